@@ -1,0 +1,185 @@
+"""Names to objects and back: `"adam"`, `"mse"`, `"relu"`; one look-up, one error."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+REGISTRIES: dict[str, Registry] = {}
+_REGISTERED: dict[str, Any] = {}
+_SCOPES: list[dict[str, Any]] = []
+
+
+class Registry:
+    """The objects of one kind, by name. `kind` is the plural a user knows: `"optimizers"`."""
+
+    def __init__(self, kind: str) -> None:
+        if kind in REGISTRIES:
+            raise ValueError(f"registry: expected a new kind, got {kind!r} twice.")
+        self.kind = kind
+        self._objects: dict[str, Any] = {}
+        REGISTRIES[kind] = self
+
+    def register(self, obj: Any, *names: str) -> Any:
+        """Make `obj` known under its own name, the snake_case of it, and `names`; return it.
+
+        Raises: ValueError when a name already means something else.
+        """
+        for name in dict.fromkeys((obj.__name__, snake_case(obj.__name__), *names)):
+            known = self._objects.setdefault(name, obj)
+            if known is not obj:
+                raise ValueError(
+                    f"{self.kind}: the name {name!r} is already taken by {known!r}. "
+                    "Choose another one."
+                )
+        return obj
+
+    def names(self) -> list[str]:
+        """Every known name, sorted."""
+        return sorted(self._objects)
+
+    def lookup(self, name: str) -> Any:
+        """What is called `name`: in an enclosing scope, then registered, then built in.
+
+        Raises: ValueError with the nearest known names.
+        """
+        for known in (*reversed(_SCOPES), _REGISTERED, self._objects):
+            if name in known:
+                return known[name]
+        singular = "loss" if self.kind == "losses" else self.kind.removesuffix("s")
+        raise ValueError(f"unknown {singular} {name!r}.{suggest(name, self._objects)}")
+
+    def get(self, identifier: Any) -> Any:
+        """An object from a name, a `{"class_name", "config"}` dict, a class, or the object itself.
+
+        A class is made with its default arguments; None stays None.
+        Raises: ValueError for an unknown name, TypeError for another kind of thing.
+        """
+        if isinstance(identifier, str):
+            identifier = self.lookup(identifier)
+        elif isinstance(identifier, dict) and "class_name" in identifier:
+            return self._from_config(identifier)
+        if inspect.isclass(identifier):
+            return identifier()
+        if identifier is None or callable(identifier) or hasattr(identifier, "get_config"):
+            return identifier
+        raise TypeError(
+            f"{self.kind}: expected a name, a config dict or a callable, got {identifier!r}."
+        )
+
+    def _from_config(self, data: dict[str, Any]) -> Any:
+        found = self.lookup(data.get("registered_name") or data["class_name"])
+        config = data.get("config") or {}
+        if not inspect.isclass(found):
+            return found
+        return found.from_config(config) if hasattr(found, "from_config") else found(**config)
+
+
+class Configurable:
+    """Keeps each constructor argument as an attribute of the same name; the config follows."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them."""
+        return {name: serialize(getattr(self, name)) for name in constructor_arguments(type(self))}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The object that `get_config` described."""
+        return cls(**config)
+
+
+def constructor_arguments(cls: type) -> list[str]:
+    """The names a class is made with; those of its parents too where it takes `**kwargs`."""
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        names.update(dict.fromkeys(p.name for p in parameters if p.kind not in _VARIADIC))
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return list(names)
+
+
+def serialize(obj: Any) -> Any:
+    """What JSON can hold of `obj`: itself, a function's name, or `{"class_name", "config"}`.
+
+    Raises: ValueError for a function without a name (a lambda), TypeError for anything else.
+    """
+    if obj is None or isinstance(obj, (str, bool, int, float)):
+        return obj
+    if isinstance(obj, (list, tuple)):
+        return [serialize(item) for item in obj]
+    if isinstance(obj, dict):
+        return {key: serialize(value) for key, value in obj.items()}
+    if isinstance(obj, (mx.array, np.ndarray, np.generic)):
+        return obj.tolist()
+    if hasattr(obj, "get_config") and not inspect.isclass(obj):
+        return {"class_name": _public_name(type(obj)), "config": obj.get_config()}
+    if not callable(obj):
+        raise TypeError(f"serialize: expected an object with get_config, got {obj!r}.")
+    if obj.__name__ == "<lambda>":
+        raise ValueError(
+            "serialize: a lambda has no name to be found by. Define a function with `def` "
+            "and decorate it with `register_serializable()`."
+        )
+    return _public_name(obj)
+
+
+def deserialize(kind: str, data: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """The object of `kind` that `serialize` described; nothing is imported by name."""
+    with custom_object_scope(custom_objects or {}):
+        return REGISTRIES[kind].get(data)
+
+
+def register_serializable(package: str = "Custom", name: str | None = None) -> Callable:
+    """Decorate a class or function so that files may name it, as `package>name`."""
+
+    def decorate(obj: Any) -> Any:
+        key = f"{package}>{name or obj.__name__}"
+        known = _REGISTERED.get(key, obj)
+        # A notebook cell that is run again defines the same thing again.
+        if (known.__module__, known.__qualname__) != (obj.__module__, obj.__qualname__):
+            raise ValueError(f"register_serializable: the name {key!r} is already taken.")
+        _REGISTERED[key] = obj
+        return obj
+
+    return decorate
+
+
+@contextlib.contextmanager
+def custom_object_scope(custom_objects: dict[str, Any]) -> Iterator[None]:
+    """Within the block these names, too, are known to every registry, before all others."""
+    _SCOPES.append(dict(custom_objects))
+    try:
+        yield
+    finally:
+        _SCOPES.pop()
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest known one, then all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join([n for n in known if n.islower()] or known)}."
+
+
+def snake_case(name: str) -> str:
+    """`GlorotUniform` becomes `glorot_uniform`."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _public_name(obj: Any) -> str:
+    return next((name for name, known in _REGISTERED.items() if known is obj), obj.__name__)
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
