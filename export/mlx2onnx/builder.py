@@ -1,0 +1,508 @@
+"""Writes ONNX graphs: inputs, constants, initializers, nodes, functions, and the finished model.
+
+The only file that knows onnx_ir. A rule calls `g.op("Gemm", x, w, b, transB=1)` and gets a Value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir import DataType, Model, Value
+from onnx_ir.passes import PassManager, common
+
+OPSETS = range(17, 27)
+PRODUCER = "mlx2onnx"
+FUNCTION_DOMAIN = "mlxfunc"
+# Above this many elements, a constant in a function becomes one of its inputs:
+# ONNX Runtime copies constants of a body at every call.
+MAX_BODY_CONSTANT = 64
+
+_IR_VERSIONS = {
+    17: 8,
+    18: 8,
+    19: 9,
+    20: 9,
+    21: 10,
+    22: 10,
+    23: 11,
+    24: 12,
+    25: 13,
+    26: 13,
+}
+
+
+def data_type(dtype: Any) -> DataType:
+    """The ONNX element type of an mlx, numpy or ONNX dtype, or of its name; bfloat16 is float32."""
+    if isinstance(dtype, DataType):
+        found = dtype
+    elif isinstance(dtype, int):
+        found = DataType(dtype)
+    elif isinstance(dtype, mx.Dtype):
+        found = DataType[_upper(str(dtype).rpartition(".")[2])]
+    elif isinstance(dtype, str):
+        found = DataType[_upper(dtype)]
+    else:
+        found = DataType.from_numpy(np.dtype(dtype))
+    return DataType.FLOAT if found == DataType.BFLOAT16 else found
+
+
+def _upper(name: str) -> str:
+    return {"FLOAT32": "FLOAT", "FLOAT64": "DOUBLE", "BOOL_": "BOOL"}.get(
+        name.upper(), name.upper()
+    )
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """A contiguous numpy view of an array (a copy only for bfloat16 and strided arrays)."""
+    if isinstance(array, mx.array):
+        array = np.asarray(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+    array = np.asarray(array)
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+@dataclass
+class _Frame:
+    """The graph that nodes are appended to; for a function, what it takes from outside."""
+
+    graph: ir.Graph
+    parent: _Frame | None = None
+    function: _Frame | None = None
+    captured: dict[Value, Value] = field(default_factory=dict)
+    memo: dict[Hashable, Value] = field(default_factory=dict)
+
+
+class Builder:
+    """Collects one ONNX model.
+
+    `opset` is 17 to 26. `dtype="float16"` stores and computes every float32 value in float16.
+    Operands of `op` are Values, None for an absent optional input, arrays, lists of ints (int64),
+    or Python scalars (of the dtype of the first Value operand).
+
+    Raises: ValueError for another opset or dtype.
+    """
+
+    def __init__(self, opset: int = 20, dtype: str = "float32"):
+        if opset not in OPSETS:
+            raise ValueError(f"to_onnx: expected opset 17 to 26, got {opset}.")
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"to_onnx: expected dtype 'float32' or 'float16', got {dtype!r}.")
+        self.opset = opset
+        self.dtype = dtype
+        self._main = _Frame(ir.Graph([], [], nodes=[], name=PRODUCER, opset_imports={"": opset}))
+        self._frame = self._main
+        self._functions: dict[str, tuple[ir.Function, list[Value]]] = {}
+        self._names: dict[str, int] = {}
+        self._initializers: dict[Hashable, Value] = {}
+        self._outputs: list[tuple[Value, str]] = []
+        self._scope: tuple[str, ...] = ()
+        self._metadata: dict[str, str] = {}
+
+    # names ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def scope(self, name: str, **node_metadata: str) -> Iterator[None]:
+        """Prefixes names with `name/`; `node_metadata` goes into every node made inside."""
+        scope, before = self._scope, self._metadata
+        self._scope, self._metadata = (*scope, name), {**before, **node_metadata}
+        try:
+            yield
+        finally:
+            self._scope, self._metadata = scope, before
+
+    @property
+    def path(self) -> str:
+        """The names of the open scopes, joined by `/`."""
+        return "/".join(self._scope)
+
+    def _unique(self, name: str) -> str:
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return self._unique(f"{name}_{count}") if count else name
+
+    def element_type(self, dtype: Any) -> DataType:
+        """`data_type`, with float32 read as this model's float type."""
+        found = data_type(dtype)
+        return DataType.FLOAT16 if (found, self.dtype) == (DataType.FLOAT, "float16") else found
+
+    # values -----------------------------------------------------------------------------------
+
+    def input(self, name: str, dtype: Any, shape: Sequence[int | str | None]) -> Value:
+        """A graph input; a string or None in `shape` is a dynamic dimension."""
+        if name in self._names:
+            raise ValueError(f"to_onnx: expected unique input names, got {name!r} twice. Rename.")
+        self._names[name] = 1
+        dims = [f"{name}_dim_{i}" if d is None else d for i, d in enumerate(shape)]
+        value = ir.Input(name, ir.Shape(dims), ir.TensorType(self.element_type(dtype)))
+        self._main.graph.inputs.append(value)
+        return value
+
+    def output(self, value: Value, name: str) -> None:
+        """Makes `value` the graph output `name`; outputs keep the order of these calls."""
+        if any(name == other for _, other in self._outputs):
+            raise ValueError(f"to_onnx: expected unique output names, got {name!r} twice. Rename.")
+        self._outputs.append((value, name))
+
+    def initializer(
+        self, name: str, array: Any | Callable[[], Any], key: Hashable | None = None
+    ) -> Value:
+        """A stored weight. The same `key` gives the same Value, and `array()` is not called again.
+
+        `array` is an array (not copied) or a function that makes one, for packed or transposed
+        weights.
+        """
+        value = self._initializers.get(key) if key is not None else None
+        if value is None:
+            value = self._store(name, array() if callable(array) else array)
+            if key is not None:
+                self._initializers[key] = value
+        return self._visible(value)
+
+    def _store(self, name: str, array: Any) -> Value:
+        array = self._in_model_type(to_numpy(array))
+        name = self._unique("/".join((*self._scope, name)))
+        tensor = ir.Tensor(array, name=name)
+        value = Value(
+            name=name,
+            shape=tensor.shape,
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self._main.graph.register_initializer(value)
+        return value
+
+    def _in_model_type(self, array: np.ndarray) -> np.ndarray:
+        dtype = self.element_type(array.dtype).numpy()
+        return array if array.dtype == dtype else array.astype(dtype)
+
+    def constant(self, value: Any, dtype: Any = None) -> Value:
+        """A small constant, stored once per content. Python ints are int64, floats float32."""
+        if dtype is None and isinstance(value, float):
+            dtype = np.float32
+        array = to_numpy(value)
+        if dtype is not None:
+            array = array.astype(self.element_type(dtype).numpy())
+        array = self._in_model_type(array)
+        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        function = self._frame.function
+        if function is not None and array.size <= MAX_BODY_CONSTANT:
+            if key not in function.memo:
+                with self._inside(function):
+                    function.memo[key] = self.op("Constant", value=ir.Tensor(array))
+            return function.memo[key]
+        if key not in self._initializers:
+            scope, self._scope = self._scope, ()
+            self._initializers[key] = self._store("constant", array)
+            self._scope = scope
+        return self._visible(self._initializers[key])
+
+    def _visible(self, value: Value) -> Value:
+        """Within a function, the formal input that stands for a value of the main graph."""
+        function = self._frame.function
+        if function is None:
+            return value
+        if value not in function.captured:
+            formal = Value(name=value.name, shape=value.shape, type=value.type)
+            function.graph.inputs.append(formal)
+            function.captured[value] = formal
+        return function.captured[value]
+
+    def constant_value(self, value: Value) -> np.ndarray | None:
+        """The content of an initializer or constant, else None."""
+        tensor = value.const_value
+        if tensor is None and (node := value.producer()) and node.op_type == "Constant":
+            tensor = node.attributes["value"].as_tensor()
+        return None if tensor is None else tensor.numpy()
+
+    def annotate(
+        self,
+        value: Value,
+        dtype: Any = None,
+        shape: Sequence[int | str | None] | None = None,
+    ) -> Value:
+        """Records what is known of a value; dimensions of None are unknown."""
+        if dtype is not None:
+            value.dtype = self.element_type(dtype)
+        if shape is not None:
+            value.shape = ir.Shape(shape)
+        return value
+
+    # nodes ------------------------------------------------------------------------------------
+
+    def op(
+        self,
+        op_type: str,
+        *operands: Any,
+        name: str | None = None,
+        outputs: int = 1,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Any:
+        """Adds a node; returns its Value, or a tuple of them when `outputs` is not 1.
+
+        A dtype as an attribute (`to=mx.float32`) becomes its ONNX number; None is left out.
+        An Identity is never written: its operand is returned.
+        """
+        if op_type == "Identity" and not domain:
+            return operands[0]
+        return self._node(op_type, operands, name, outputs, domain, attributes)
+
+    def _identity(self, value: Value) -> Value:
+        return self._node("Identity", [value], None, 1, "", {})
+
+    def _node(
+        self,
+        op_type: str,
+        operands: Sequence[Any],
+        name: str | None,
+        outputs: int,
+        domain: str,
+        attributes: Mapping[str, Any],
+    ) -> Any:
+        like = next((o.dtype for o in operands if isinstance(o, Value) and o.dtype), None)
+        inputs = [self._operand(o, like) for o in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        label = self._unique("/".join((*self._scope, name or op_type)))
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            [self._attribute(k, v) for k, v in attributes.items() if v is not None],
+            num_outputs=outputs,
+            name=label,
+            metadata_props=dict(self._metadata),
+        )
+        for i, value in enumerate(node.outputs):
+            value.name = label if i == 0 else self._unique(f"{label}_{i}")
+        self._infer_types(node)
+        self._frame.graph.append(node)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def _operand(self, operand: Any, like: DataType | None) -> Value | None:
+        if operand is None or isinstance(operand, Value):
+            return operand
+        if isinstance(operand, (list, tuple)):
+            return self.constant(np.asarray(operand, np.int64))
+        if isinstance(operand, (bool, int, float)):
+            return self.constant(operand, like)
+        return self.constant(operand)
+
+    def _attribute(self, name: str, value: Any) -> ir.Attr:
+        if isinstance(value, (mx.Dtype, np.dtype, DataType, type)):
+            return ir.AttrInt64(name, int(self.element_type(value)))
+        if isinstance(value, (list, tuple)) and not value:
+            return ir.AttrInt64s(name, [])
+        return ir.convenience.convert_attribute(name, value)
+
+    def _infer_types(self, node: ir.Node) -> None:
+        """Element types of the outputs by the operator's type constraints."""
+        if node.domain or not onnx.defs.has(node.op_type, max_inclusive_version=self.opset):
+            return
+        schema = onnx.defs.get_schema(node.op_type, self.opset)
+        known: dict[str, DataType] = {}
+        for i, value in enumerate(node.inputs):
+            formal = schema.inputs[min(i, len(schema.inputs) - 1)]
+            if value is not None and value.dtype is not None:
+                known.setdefault(formal.type_str, value.dtype)
+        first = schema.outputs[0].type_str
+        if "to" in node.attributes:
+            known[first] = DataType(node.attributes["to"].as_int())
+        elif first not in known and "value" in node.attributes:
+            known[first] = node.attributes["value"].as_tensor().dtype
+        elif first not in known and "dtype" in node.attributes:
+            known[first] = DataType(node.attributes["dtype"].as_int())
+        for constraint in schema.type_constraints:
+            if len(constraint.allowed_type_strs) == 1:
+                only = constraint.allowed_type_strs[0]
+                known.setdefault(constraint.type_param_str, data_type(only[7:-1]))
+        for i, value in enumerate(node.outputs):
+            name = schema.outputs[min(i, len(schema.outputs) - 1)].type_str
+            if name.startswith("tensor("):
+                value.dtype = data_type(name[7:-1])
+            elif name in known:
+                value.dtype = known[name]
+
+    def cast(self, value: Value, dtype: Any) -> Value:
+        """`value` as `dtype`; itself when it already is."""
+        to = self.element_type(dtype)
+        return value if value.dtype == to else self.op("Cast", value, to=to)
+
+    def reduce(self, kind: str, value: Value, axes: Sequence[int], keepdims: bool = True) -> Value:
+        """ReduceSum, ReduceMean … over `axes`, which opset 18 made an input."""
+        if self.opset >= 18 or kind == "ReduceSum":
+            return self.op(kind, value, list(axes), keepdims=int(keepdims))
+        return self.op(kind, value, axes=list(axes), keepdims=int(keepdims))
+
+    def shape_of(self, value: Value, axis: int) -> Value:
+        """The size of one axis as an int64 tensor of shape (1,); a constant when it is known."""
+        if value.shape is not None:
+            axis %= len(value.shape)
+            if isinstance(value.shape[axis], int):
+                return self.constant([value.shape[axis]], np.int64)
+        key = ("shape", value, axis)
+        if key not in self._frame.memo:
+            end = axis + 1 or None
+            self._frame.memo[key] = self.op("Shape", value, start=axis, end=end)
+        return self._frame.memo[key]
+
+    # bodies -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _inside(self, frame: _Frame) -> Iterator[None]:
+        before, self._frame = self._frame, frame
+        try:
+            yield
+        finally:
+            self._frame = before
+
+    def subgraph(
+        self,
+        inputs: Sequence[tuple[Any, Sequence[Any] | None]],
+        body: Callable[..., Any],
+    ) -> ir.Graph:
+        """The body of a Scan, Loop or If: `body(*values)` returns its outputs.
+
+        `inputs` are (dtype, shape) of the formal inputs. Values of the outer graph may be used.
+        """
+        formals = [
+            ir.Input(
+                self._unique("formal"),
+                None if shape is None else ir.Shape(shape),
+                ir.TensorType(self.element_type(dtype)),
+            )
+            for dtype, shape in inputs
+        ]
+        graph = ir.Graph(formals, [], nodes=[], name=self._unique("body"))
+        with self._inside(_Frame(graph, self._frame, self._frame.function)):
+            results = body(*formals)
+            results = results if isinstance(results, (list, tuple)) else [results]
+            # An output of a body must be made in it.
+            graph.outputs.extend(
+                r if r.producer() and r.producer().graph is graph else self._identity(r)
+                for r in results
+            )
+        return graph
+
+    def call(self, name: str, body: Callable[..., Any], *arguments: Value) -> Any:
+        """Calls the local function `name`; its first call defines it as `body(*formals)`.
+
+        Weights and large constants the body asks for become inputs of the function, so that they
+        are stored once in the main graph.
+        """
+        if name not in self._functions:
+            self._functions[name] = self._define(name, body, arguments)
+        function, captured = self._functions[name]
+        results = self.op(
+            name,
+            *arguments,
+            *(self._visible(value) for value in captured),
+            outputs=len(function.outputs),
+            domain=FUNCTION_DOMAIN,
+        )
+        results = results if isinstance(results, tuple) else (results,)
+        for result, formal in zip(results, function.outputs, strict=True):
+            result.shape, result.type = formal.shape, formal.type
+        return results[0] if len(results) == 1 else results
+
+    def _define(
+        self, name: str, body: Callable[..., Any], arguments: Sequence[Value]
+    ) -> tuple[ir.Function, list[Value]]:
+        formals = [
+            Value(name=f"{name}_{i}", shape=a.shape, type=a.type) for i, a in enumerate(arguments)
+        ]
+        imports = {"": self.opset, FUNCTION_DOMAIN: 1}
+        frame = _Frame(ir.Graph(formals, [], nodes=[], name=name, opset_imports=imports))
+        frame.function = frame
+        with self._inside(frame):
+            results = body(*formals)
+            results = results if isinstance(results, (list, tuple)) else [results]
+            frame.graph.outputs.extend(results)
+        function = ir.Function(FUNCTION_DOMAIN, name, graph=frame.graph, attributes=[])
+        return function, list(frame.captured)
+
+    # the finished model -----------------------------------------------------------------------
+
+    def model(self, properties: Mapping[str, str] | None = None) -> Model:
+        """The cleaned, checked model. Weights are still the arrays that were handed in.
+
+        Raises: onnx.checker.ValidationError, onnx.shape_inference.InferenceError.
+        """
+        graph = self._main.graph
+        for value, name in self._outputs:
+            graph.outputs.append(self._named(value, name))
+        if self._functions:
+            graph.opset_imports[FUNCTION_DOMAIN] = 1
+        model = ir.Model(
+            graph,
+            ir_version=_IR_VERSIONS[self.opset],
+            producer_name=PRODUCER,
+            producer_version=_version(),
+            functions=[function for function, _ in self._functions.values()],
+            metadata_props=dict(properties or {}),
+        )
+        PassManager(
+            [
+                common.OutputFixPass(),
+                common.NameFixPass(),
+                common.RemoveUnusedNodesPass(),
+                common.RemoveUnusedFunctionsPass(),
+                common.RemoveUnusedOpsetsPass(),
+                common.DeduplicateHashedInitializersPass(),
+                common.TopologicalSortPass(),
+                common.ShapeInferencePass(strict_mode=False),
+                common.CheckerPass(full_check=True),
+            ]
+        )(model)
+        return _without_weight_types(model)
+
+    def _named(self, value: Value, name: str) -> Value:
+        """`value` under an output's name; through an Identity when its own name must stay."""
+        taken = value.is_graph_input() or value.is_initializer() or value.is_graph_output()
+        if taken:
+            same = self._identity(value)
+            same.shape, same.type = value.shape, value.type
+            value = same
+        value.name = name
+        return value
+
+    def finish(self, properties: Mapping[str, str] | None = None) -> onnx.ModelProto:
+        """`model` as a protobuf message (this copies the weights once)."""
+        return ir.to_proto(self.model(properties))
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mlxfunc")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def write(model: Model | onnx.ModelProto, path: Path, data_name: str | None = None) -> None:
+    """Writes the model to `path`, its larger tensors to `data_name` beside it."""
+    if isinstance(model, onnx.ModelProto):
+        model = _without_weight_types(ir.from_proto(model))
+    ir.save(model, path, format="protobuf", external_data=data_name)
+
+
+def _without_weight_types(model: Model) -> Model:
+    """Drops what value_info would repeat of the initializers."""
+    for value in model.graph.initializers.values():
+        value.shape = value.type = None
+    return model
+
+
+def weight_bytes(model: Model | onnx.ModelProto) -> int:
+    """The bytes of all initializers."""
+    if isinstance(model, onnx.ModelProto):
+        return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
