@@ -1,0 +1,54 @@
+# Everything runs from .venv, which is made when missing: `make demo` and `make test` need nothing
+# before them but Python (on Debian: python3, python3-venv and make).
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest -q
+# Plain names: macOS ships GNU make 3.81.
+.DELETE_ON_ERROR:
+.PHONY: demo test test-slow lint format perf clean
+
+demo: $(VENV)/.with-examples
+	$(PYTHON) examples/digits.py
+
+test: $(VENV)/.with-dev,parity,examples
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.with-dev,parity,examples
+	$(PYTEST) -m slow $(ARGS)
+
+lint: $(VENV)/.with-dev
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: $(VENV)/.with-dev
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+perf: $(VENV)/.with-dev,parity,examples
+	set -e; for script in perf/*.py; do $(PYTHON) $$script; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# A stamp for each set of extras. The loader itself says whether MLX will find a fast BLAS.
+$(VENV)/.with-%: pyproject.toml | $(PYTHON)
+	$(PYTHON) -m pip install --quiet --editable '.[$*]'
+	@$(PYTHON) -P -W error mlxfunc/_blas.py >/dev/null 2>&1 || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libopenblas0-pthread </dev/null; \
+	} || $(PYTHON) -P mlxfunc/_blas.py
+	@touch $@
+
+# The Python of macOS's developer tools is too old: there, uv brings a newer one.
+$(PYTHON):
+	@for python in python3 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec $$python -m venv $(VENV); \
+		fi; \
+	done; \
+	echo "No Python 3.11 or newer on the path; fetching one with uv."; \
+	python3 -m venv $(VENV)/uv && \
+	$(VENV)/uv/bin/python -m pip install --quiet uv && \
+	$(VENV)/uv/bin/uv venv --quiet --allow-existing --seed --python 3.12 $(VENV) || \
+	{ echo "mlxfunc needs Python 3.11 or newer: install one (brew install python) and try again."; exit 1; }
