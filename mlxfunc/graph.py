@@ -1,0 +1,337 @@
+"""Symbolic tensors, the calls that join them, the order they run in. Knows no layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from .registry import snake_case
+
+Dim = int | str | None
+Shape = tuple[Dim, ...]
+
+# Sizes that stand for a dynamic dimension while shapes are inferred: two probes differ in each.
+# The batch comes first; the others exceed usual kernels, and the second round unusual ones too.
+BATCH_SIZES = (3, 5)
+PROBE_SIZES = ((127, 131), (137, 139), (149, 151), (157, 163), (167, 173), (179, 181), (191, 193))
+LARGE_SIZES = (1009, 1013)
+
+_name_counts: Counter[str] = Counter()
+_serial = itertools.count()
+
+
+def unique_name(class_name: str) -> str:
+    """`Conv2D` → `conv2d`, then `conv2d_1`, `conv2d_2` …"""
+    base = snake_case(class_name).strip("_")
+    _name_counts[base] += 1
+    count = _name_counts[base] - 1
+    return f"{base}_{count}" if count else base
+
+
+def clear_session() -> None:
+    """Start automatic layer names afresh: the next Dense is `dense` again."""
+    _name_counts.clear()
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Everything in nested lists, tuples and dicts, left to right."""
+    return [leaf for _, leaf in tree_flatten(tree)]
+
+
+def is_symbolic(value: Any) -> bool:
+    return isinstance(value, SymbolicTensor)
+
+
+def symbols(tree: Any) -> list[SymbolicTensor]:
+    """The symbolic tensors in a structure."""
+    return [leaf for leaf in leaves(tree) if is_symbolic(leaf)]
+
+
+class SymbolicTensor:
+    """A value of the graph: what a layer will return, before there is data.
+
+    `shape` holds an int, None (any size) or a name (any size, equal wherever the name is);
+    `mask` is the symbolic tensor of its mask, (batch, time), or None.
+    Arithmetic, comparison and indexing are defined in `ops`.
+    """
+
+    __slots__ = ("dtype", "index", "mask", "name", "node", "shape")
+    # NumPy then leaves `array + symbolic` to our reflected operator.
+    __array_ufunc__ = None
+
+    def __init__(self, shape: Shape, dtype: mx.Dtype, name: str = "tensor") -> None:
+        self.shape, self.dtype, self.name = tuple(shape), dtype, name
+        self.node: Node | None = None
+        self.index = 0
+        self.mask: SymbolicTensor | None = None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"<SymbolicTensor {self.name!r} shape={self.shape} dtype={dtype_name(self.dtype)}>"
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self.name}: a symbolic tensor has no truth value while the graph is drawn. "
+            "Use ops.where, or put the condition in a Layer's call."
+        )
+
+    def __iter__(self) -> Iterable[SymbolicTensor]:
+        raise TypeError(f"{self.name}: a symbolic tensor cannot be iterated. Use ops.split.")
+
+    def __len__(self) -> int:
+        raise TypeError(f"{self.name}: a symbolic tensor has no length. Use .shape[0].")
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def as_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
+    """`"float32"` → `mx.float32`; float64 is float32, the widest that every device has."""
+    if isinstance(dtype, mx.Dtype):
+        return mx.float32 if dtype == mx.float64 else dtype
+    name = {"float64": "float32", "bool": "bool_", "float": "float32", "int": "int32"}.get(
+        str(dtype), str(dtype)
+    )
+    found = getattr(mx, name, None)
+    if not isinstance(found, mx.Dtype):
+        raise ValueError(f"dtype: expected the name of an MLX dtype, got {dtype!r}. Use 'float32'.")
+    return found
+
+
+def shapes_of(tree: Any) -> Any:
+    """The shapes in a structure of arrays or symbolic tensors; names of sizes read None."""
+
+    def shape(value: Any) -> tuple | None:
+        if is_symbolic(value) or isinstance(value, mx.array):
+            return tuple(d if isinstance(d, int) else None for d in value.shape)
+        return None
+
+    return tree_map(shape, tree)
+
+
+class Node:
+    """One call of one layer: what went in, what came out.
+
+    `args` and `kwargs` are the call's arguments with symbolic tensors anywhere inside; `mask`
+    is the structure of the first argument's masks, or None; `output` has the returned structure.
+    `index` counts the layer's calls, `serial` all calls.
+    """
+
+    def __init__(self, layer: Any, args: tuple, kwargs: dict, mask: Any = None) -> None:
+        self.layer, self.args, self.kwargs, self.mask = layer, args, kwargs, mask
+        self.inputs = symbols((args, kwargs))
+        self.output: Any = None
+        self.outputs: list[SymbolicTensor] = []
+        self.index = 0
+        self.serial = next(_serial)
+
+    def produce(self, output: Any, masks: list[SymbolicTensor | None]) -> None:
+        """Take the call's symbolic result, and the masks of its leaves, as this node's own."""
+        self.output, self.outputs = output, leaves(output)
+        for index, (tensor, mask) in enumerate(zip(self.outputs, masks, strict=True)):
+            tensor.node, tensor.index, tensor.mask = self, index, mask
+            if mask is not None:
+                mask.node, mask.index = self, index
+
+    def fill(self, values: dict[int, Any]) -> tuple[tuple, dict, Any]:
+        """The call's (args, kwargs, mask) with a value in the place of each symbolic tensor."""
+
+        def value(leaf: Any) -> Any:
+            return values[id(leaf)] if is_symbolic(leaf) else leaf
+
+        return tree_map(value, (self.args, self.kwargs, self.mask))
+
+    @property
+    def parents(self) -> list[Node]:
+        return [tensor.node for tensor in self.inputs if tensor.node is not None]
+
+    def __repr__(self) -> str:
+        return f"<Node {self.index} of {self.layer.name!r}>"
+
+
+def infer(
+    call: Callable[[Node, dict[int, mx.array]], tuple[Any, list[mx.array | None]]], node: Node
+) -> tuple[Any, list[SymbolicTensor | None]]:
+    """What `node` returns, as symbolic tensors, and the mask of each of them.
+
+    MLX is lazy: calling the layer on zeros computes nothing and tells every shape. Two probes
+    with other sizes for each dynamic dimension show which sizes of the output are dynamic.
+    """
+    tensors = {id(t): t for t in [*node.inputs, *symbols(node.mask)]}.values()
+    first: Exception | None = None
+    for sizes in (_sizes(tensors), _sizes(tensors, LARGE_SIZES)):
+        try:
+            probes = [call(node, _zeros(tensors, sizes, k)) for k in range(2 if sizes else 1)]
+        except Exception as error:
+            first = first or error
+            continue
+        return _describe(node, probes, sizes)
+    assert first is not None
+    raise first
+
+
+def _symbol(axis: int, dim: Dim) -> str | None:
+    """The key of a dynamic dimension; an unnamed one on axis 0 is the batch."""
+    if isinstance(dim, int):
+        return None
+    return dim or ("/batch" if axis == 0 else "/any")
+
+
+def _sizes(tensors: Iterable[SymbolicTensor], same: tuple[int, int] | None = None) -> dict:
+    keys = dict.fromkeys(_symbol(a, d) for t in tensors for a, d in enumerate(t.shape))
+    others = [key for key in keys if key not in (None, "/batch")]
+    table = {key: same or PROBE_SIZES[i % len(PROBE_SIZES)] for i, key in enumerate(others)}
+    return table | ({"/batch": BATCH_SIZES} if "/batch" in keys else {})
+
+
+def _zeros(tensors: Iterable[SymbolicTensor], sizes: dict, probe: int) -> dict[int, mx.array]:
+    def shape(tensor: SymbolicTensor) -> list[int]:
+        keys = [_symbol(a, d) for a, d in enumerate(tensor.shape)]
+        return [sizes[k][probe] if k else d for k, d in zip(keys, tensor.shape, strict=True)]
+
+    return {id(t): mx.zeros(shape(t), t.dtype) for t in tensors}
+
+
+def _describe(node: Node, probes: list, sizes: dict) -> tuple[Any, list[SymbolicTensor | None]]:
+    names = {pair: None if key.startswith("/") else key for key, pair in sizes.items()}
+    (output, masks), (other, other_masks) = probes[0], probes[-1]
+
+    def describe(a: Any, b: Any, suffix: str = "") -> SymbolicTensor:
+        if not isinstance(a, mx.array):
+            raise TypeError(
+                f"{node.layer.name}: expected call to return arrays, got {type(a).__name__}. "
+                "Return an array, or a list, tuple or dict of arrays."
+            )
+        if a.ndim != b.ndim:
+            raise ValueError(
+                f"{node.layer.name}: expected a rank that does not depend on sizes, "
+                f"got {a.ndim} and {b.ndim}. Keep the number of axes fixed."
+            )
+        shape = tuple(
+            p if p == q else names.get((p, q)) for p, q in zip(a.shape, b.shape, strict=True)
+        )
+        return SymbolicTensor(shape, a.dtype, node.layer.name + suffix)
+
+    described = [
+        None if m is None else describe(m, n, "/mask")
+        for m, n in zip(masks, other_masks, strict=True)
+    ]
+    return tree_map(describe, output, other), described
+
+
+class Graph:
+    """The nodes between some inputs and some outputs, in the order they run.
+
+    Keras's order (by depth from the outputs, then by first visit), so that weights line up
+    with a Keras model's. Raises ValueError when an output needs an input that is not listed.
+    """
+
+    def __init__(self, input: Any, output: Any, name: str = "model") -> None:
+        self.name, self.input, self.output = name, input, output
+        self.inputs, self.outputs = leaves(input), leaves(output)
+        for side, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            for tensor in tensors:
+                if not is_symbolic(tensor):
+                    raise TypeError(
+                        f"{name}: expected {side} made of symbolic tensors, got "
+                        f"{type(tensor).__name__}. Start from Input(...) and call layers on it."
+                    )
+        if len({id(tensor) for tensor in self.inputs}) < len(self.inputs):
+            raise ValueError(f"{name}: expected each input once, got one twice. List it once.")
+        self._listed = {id(t) for t in self.inputs} | {id(t.mask) for t in self.inputs}
+        self.nodes = self._ordered()
+
+    def _ordered(self) -> list[Node]:
+        visited, first_seen = self._visit()
+        depths: dict[int, int] = {}
+        layer_depths: dict[int, int] = {}
+        for node in reversed(visited):
+            depth = max(depths.get(id(node), 0), layer_depths.get(id(node.layer), 0))
+            depths[id(node)] = layer_depths[id(node.layer)] = depth
+            for parent in self._parents(node):
+                depths[id(parent)] = max(depths.get(id(parent), 0), depth + 1)
+        # Inputs that no output needs still belong to the model.
+        loose = [t.node for t in self.inputs if t.node is not None and id(t.node) not in depths]
+        self.layer_order = [
+            layer
+            for _, _, layer in sorted(
+                [(-layer_depths[key], rank, layer) for key, (rank, layer) in first_seen.items()]
+                + [(0, -1, node.layer) for node in loose],
+                key=lambda row: row[:2],
+            )
+        ]
+        return loose + sorted(visited, key=lambda node: -depths[id(node)])
+
+    def _parents(self, node: Node) -> list[Node]:
+        """The nodes that `node` waits for: none beyond a listed tensor."""
+        return [
+            t.node
+            for t in node.inputs
+            if t.node is not None and (id(t) not in self._listed or not t.node.inputs)
+        ]
+
+    def _visit(self) -> tuple[list[Node], dict[int, tuple[int, Any]]]:
+        """Nodes after all they need, and each layer's place in the order of first visits."""
+        done: set[int] = set()
+        order: list[Node] = []
+        first_seen: dict[int, tuple[int, Any]] = {}
+        for output in self.outputs:
+            # An explicit stack: thousands of layers deep is fine.
+            stack = [] if output.node is None else [(output.node, False)]
+            while stack:
+                node, ready = stack.pop()
+                if ready:
+                    order.append(node)
+                    continue
+                if id(node) in done:
+                    continue
+                done.add(id(node))
+                first_seen.setdefault(id(node.layer), (len(first_seen), node.layer))
+                if not node.inputs:
+                    self._check_listed(node, output)
+                stack.append((node, True))
+                stack.extend((parent, False) for parent in reversed(self._parents(node)))
+        return order, first_seen
+
+    def _check_listed(self, node: Node, output: SymbolicTensor) -> None:
+        if not any(id(t) in self._listed for t in node.outputs):
+            raise ValueError(
+                f"{self.name}: expected every input that the outputs need to be listed, but "
+                f"output {output.name!r} needs input {node.layer.name!r}. Add it to `inputs`."
+            )
+
+    def run(
+        self, values: list[mx.array], masks: list[mx.array | None], training: bool
+    ) -> tuple[Any, Any]:
+        """Outputs and their masks (each in the structure of `output`) for these input values."""
+        known: dict[int, Any] = {}
+        for tensor, value, mask in zip(self.inputs, values, masks, strict=True):
+            known[id(tensor)] = value
+            if tensor.mask is not None:
+                known[id(tensor.mask)] = mask
+        for node in self.nodes:
+            if not node.inputs:
+                continue
+            args, kwargs, mask = node.fill(known)
+            output, output_masks = node.layer.forward(args, kwargs, mask=mask, training=training)
+            for tensor, value, value_mask in zip(
+                node.outputs, leaves(output), output_masks, strict=True
+            ):
+                # An input may be a tensor inside the graph: its given value stays.
+                known.setdefault(id(tensor), value)
+                if tensor.mask is not None:
+                    known.setdefault(id(tensor.mask), value_mask)
+        outputs = tree_map(lambda tensor: known[id(tensor)], self.output)
+        output_masks = tree_map(
+            lambda tensor: None if tensor.mask is None else known[id(tensor.mask)], self.output
+        )
+        return outputs, output_masks

@@ -1,0 +1,396 @@
+"""Layer: an `mlx.nn.Module` that can also be called on symbolic tensors."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from . import regularizers
+from .graph import (
+    Node,
+    Shape,
+    SymbolicTensor,
+    as_dtype,
+    dtype_name,
+    infer,
+    is_symbolic,
+    leaves,
+    shapes_of,
+    symbols,
+    unique_name,
+)
+from .nodes import Calls
+from .random_state import get_random_state, set_random_state
+from .registry import Registry, constructor_arguments, serialize, suggest
+from .weights import Weights
+
+LAYERS = Registry("layers")
+_losses: ContextVar[list[mx.array] | None] = ContextVar("losses", default=None)
+
+
+@contextmanager
+def collect_losses() -> Iterator[list[mx.array]]:
+    """Gather what layers add to the loss while they run: `add_loss`, activity regularizers."""
+    token = _losses.set([])
+    try:
+        yield _losses.get() or []
+    finally:
+        _losses.reset(token)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a layer's first argument must look like: its rank, and the sizes of some axes."""
+
+    ndim: int | None = None
+    min_ndim: int | None = None
+    axes: dict[int, int] = field(default_factory=dict)
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        if self.ndim is not None and len(shape) != self.ndim:
+            raise ValueError(
+                f"{name}: expected an input of rank {self.ndim}, got shape {shape} "
+                f"(rank {len(shape)}). Reshape the input, the batch axis included."
+            )
+        if self.min_ndim is not None and len(shape) < self.min_ndim:
+            raise ValueError(
+                f"{name}: expected an input of rank {self.min_ndim} or more, got shape {shape} "
+                f"(rank {len(shape)}). Reshape the input, the batch axis included."
+            )
+        for axis, size in self.axes.items():
+            if shape[axis] != size:
+                raise ValueError(
+                    f"{name}: expected size {size} on axis {axis}, got shape {shape}. "
+                    "The layer was built for that size; give it such an input or make another."
+                )
+
+
+class Layer(Weights, Calls):
+    """A function with weights. On arrays it computes; on symbolic tensors it draws a Node.
+
+    A subclass writes `__init__` (keep each argument as an attribute of its name), `build`
+    (make weights, once the input's shape is known) and `call` (the maths). `call` receives
+    `training`, `mask` and `<argument>_mask` when its signature names them.
+
+    Args:
+        name: unique in a model; made from the class name when missing.
+        trainable: whether the optimizer moves the weights.
+        dtype: of the weights; float inputs are cast to it. None: float32 weights, inputs as given.
+        activity_regularizer: added to the loss, of each output.
+        input_shape, batch_input_shape, batch_size, input_dim, input_length: the shape of a first
+            layer in a Sequential.
+
+    Source: https://keras.io/api/layers/base_layer/
+    """
+
+    supports_masking = False
+    input_spec: InputSpec | None = None
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | mx.Dtype | None = None,
+        activity_regularizer: Any = None,
+        **shape_arguments: Any,
+    ) -> None:
+        super().__init__()
+        self._training = False
+        self.name = valid_name(name) if name else unique_name(type(self).__name__)
+        self.built = False
+        self._trainable = bool(trainable)
+        self.dtype = None if dtype is None else dtype_name(as_dtype(dtype))
+        self.activity_regularizer = regularizers.get(activity_regularizer)
+        self._first_shape = _first_shape(
+            self.name, shape_arguments, constructor_arguments(type(self))
+        )
+        self._nodes: list[Node] = []
+        self._build_shape: Any = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in cls.__dict__:
+            cls.build = _build_once(cls.__dict__["build"])  # type: ignore[method-assign]
+
+    # What a subclass writes.
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights for inputs of this shape: a tuple (None: dynamic), or a list of them."""
+
+    def call(self, inputs: Any) -> Any:
+        raise NotImplementedError(
+            f"{self.name}: expected a `call` method. Define {type(self)}.call."
+        )
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask of the output, given the first argument and its mask or masks."""
+        masks = leaves(mask)
+        return masks[0] if self.supports_masking and len(masks) == 1 else None
+
+    def add_loss(self, loss: mx.array) -> None:
+        """Add a scalar to the training loss; called from `call`."""
+        collected = _losses.get()
+        if collected is not None:
+            collected.append(loss)
+
+    # Calling.
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        first = _signature(type(self)).first
+        if not args and first in kwargs:
+            args = (kwargs.pop(first),)
+        if symbols((args, kwargs)):
+            return self._draw(args, kwargs)
+        args, kwargs = tree_map(as_array, (args, kwargs))
+        self._ensure_built(args, kwargs)
+        training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
+        training = self.training if training is None else training
+        return self.forward(args, kwargs, mask=mask, training=training)[0]
+
+    def forward(
+        self, args: tuple, kwargs: dict, *, mask: Any = None, training: bool = False
+    ) -> tuple[Any, list[mx.array | None]]:
+        """Run on arrays: the output, and the mask (or None) of each of its leaves."""
+        try:
+            output, masks = self._compute(args, kwargs, mask, training)
+        except Exception as error:
+            note = f"while running layer {self.name!r} ({type(self).__name__})"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
+        masks = [None] if masks is None else leaves(masks)
+        return output, masks + [None] * (len(leaves(output)) - len(masks))
+
+    def _compute(self, args: tuple, kwargs: dict, mask: Any, training: bool) -> tuple[Any, Any]:
+        args = self._admit(args)
+        output = self.call(*args, **self._flags(kwargs, mask, training))
+        if self.activity_regularizer is not None:
+            for leaf in leaves(output):
+                self.add_loss(self.activity_regularizer(leaf) / leaf.shape[0])
+        return output, self.compute_mask(args[0] if args else None, mask)
+
+    def _flags(self, kwargs: dict, mask: Any, training: bool) -> dict:
+        """The call's keyword arguments with `training` and `mask` where `call` takes them."""
+        names = _signature(type(self)).names
+        flags: dict[str, Any] = {}
+        if "training" in names:
+            flags["training"] = training
+        if "mask" in names and any(m is not None for m in leaves(mask)):
+            flags["mask"] = mask
+        return flags | {
+            key: value
+            for key, value in kwargs.items()
+            if key not in ("training", "mask") or (key in names and value is not None)
+        }
+
+    def _admit(self, args: tuple) -> tuple:
+        """The arguments, once the first is known to fit `input_spec`, in the layer's dtype."""
+        if self.input_spec is not None and args:
+            for leaf in leaves(args[0]):
+                self.input_spec.check(self.name, leaf.shape)
+        if self.dtype is None:
+            return args
+        kind = as_dtype(self.dtype)
+        return tree_map(
+            lambda x: (
+                x.astype(kind)
+                if isinstance(x, mx.array) and mx.issubdtype(x.dtype, mx.floating)
+                else x
+            ),
+            args,
+        )
+
+    def _ensure_built(self, args: tuple, kwargs: dict) -> None:
+        if self.built:
+            return
+        shapes = {
+            f"{name}_shape": shapes_of(value)
+            for name, value in [
+                *zip(_signature(type(self)).names, args, strict=False),
+                *kwargs.items(),
+            ]
+        }
+        wanted = list(inspect.signature(self.build).parameters)[1:]
+        first = shapes_of(args[0]) if args else None
+        self.build(first, **{name: shapes[name] for name in wanted if name in shapes})
+
+    def _draw(self, args: tuple, kwargs: dict) -> Any:
+        """A symbolic call: a Node, its shapes found by probing."""
+        self._ensure_built(args, kwargs)
+        mask = kwargs.get("mask")
+        if mask is None and args:
+            mask = tree_map(lambda x: x.mask if is_symbolic(x) else None, args[0])
+            mask = mask if symbols(mask) else None
+        names = _signature(type(self)).names
+        for name, value in [*zip(names, args, strict=False), *list(kwargs.items())]:
+            if f"{name}_mask" in names and is_symbolic(value) and value.mask is not None:
+                kwargs.setdefault(f"{name}_mask", value.mask)
+        node = Node(self, args, kwargs, mask)
+        node.produce(*infer(self._probe, node))
+        node.index = len(self._nodes)
+        self._nodes.append(node)
+        return node.output
+
+    def _probe(self, node: Node, values: dict[int, mx.array]) -> tuple[Any, list]:
+        """Run the node on stand-ins, and leave no trace: no state moved, no randomness drawn."""
+        arrays, random_state = tree_flatten(self.parameters()), get_random_state()
+        try:
+            args, kwargs, mask = node.fill(values)
+            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+            return self.forward(args, kwargs, mask=mask)
+        finally:
+            set_random_state(random_state)
+            if arrays:
+                self.load_weights(arrays, strict=False)
+
+    # Configuration.
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, in a form that JSON can hold."""
+        config = {
+            name: serialize(getattr(self, name)) for name in constructor_arguments(type(self))
+        }
+        if self._first_shape is not None:
+            config["batch_input_shape"] = list(self._first_shape)
+        return {
+            key: value
+            for key, value in config.items()
+            if not (value is None and key in ("dtype", "activity_regularizer"))
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        """A new layer, without weights, from `get_config()`."""
+        return cls(**config)
+
+
+class InputLayer(Layer):
+    """The source of a symbolic tensor: gives what it is given."""
+
+    def __init__(self, batch_shape: Shape, dtype: str = "float32", name: str | None = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.batch_shape = tuple(batch_shape)
+        for dim in self.batch_shape:
+            if not (dim is None or isinstance(dim, str) or (isinstance(dim, int) and dim >= 0)):
+                raise ValueError(
+                    f"{self.name}: expected sizes that are an int, None or a name, got {dim!r} in "
+                    f"{self.batch_shape}. None is any size."
+                )
+        node = Node(self, (), {})
+        node.produce(SymbolicTensor(self.batch_shape, as_dtype(dtype), self.name), [None])
+        self._nodes.append(node)
+        self.built = True
+
+    def call(self, inputs: mx.array) -> mx.array:
+        return inputs
+
+
+def Input(
+    shape: tuple | None = None,
+    batch_size: int | None = None,
+    dtype: str | mx.Dtype = "float32",
+    name: str | None = None,
+    batch_shape: tuple | None = None,
+) -> SymbolicTensor:
+    """An input of a model.
+
+    Args:
+        shape: sizes without the batch: an int, None (any size), or a name (any size; equal
+            wherever the name is used, and the name of the ONNX dimension).
+        batch_size: a fixed batch, for stateful layers.
+        dtype: of the values; float64 becomes float32.
+        name: by which data may be given, and the name in an exported file.
+        batch_shape: `shape` with the batch in front, in place of `shape`.
+
+    Source: https://keras.io/api/layers/core_layers/input/
+    """
+    if (shape is None) == (batch_shape is None):
+        raise ValueError(
+            "Input: expected either `shape` or `batch_shape`, got "
+            f"{'neither' if shape is None else 'both'}. Input(shape=(784,)) is a vector."
+        )
+    if isinstance(shape, int | str):
+        raise ValueError(f"Input: expected a tuple, got shape={shape!r}. Write ({shape!r},).")
+    full = (batch_size, *shape) if shape is not None else tuple(batch_shape or ())
+    return InputLayer(full, dtype_name(as_dtype(dtype)), name or unique_name("InputLayer")).output
+
+
+@dataclass(frozen=True)
+class _CallSignature:
+    names: tuple[str, ...]
+    first: str | None
+
+
+@functools.cache
+def _signature(cls: type[Layer]) -> _CallSignature:
+    names = tuple(inspect.signature(cls.call).parameters)[1:]
+    return _CallSignature(names, names[0] if names else None)
+
+
+def _build_once(build: Callable) -> Callable:
+    """`build`, which also notes that it ran, for which shapes, and freezes what is not trained."""
+
+    @functools.wraps(build)
+    def wrapper(self: Layer, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        self.built = True
+        self._build_shape = (args, kwargs)
+        if not self._trainable:
+            self.freeze()
+
+    return wrapper
+
+
+def as_array(value: Any) -> Any:
+    """NumPy arrays as MLX's (float64 as float32); anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return mx.array(value.astype(np.float32) if value.dtype == np.float64 else value)
+    return value
+
+
+def valid_name(name: str) -> str:
+    """Layer names are path segments of parameters and of ONNX names."""
+    if not isinstance(name, str) or not name or set(name) & set("./") or name.startswith("_"):
+        raise ValueError(
+            f"name: expected a name without '.', '/' or a leading '_', got {name!r}. "
+            "Weights and ONNX nodes are found by paths made of layer names."
+        )
+    return name
+
+
+_SHAPE_ARGUMENTS = ("input_shape", "batch_input_shape", "batch_size", "input_dim", "input_length")
+
+
+def _first_shape(name: str, given: dict[str, Any], known: list[str]) -> tuple | None:
+    """The batch shape that a Sequential's first layer was given, if any."""
+    for key in given:
+        if key == "data_format" and given[key] in (None, "channels_last"):
+            continue
+        if key == "data_format":
+            raise ValueError(
+                f"{name}: expected data_format 'channels_last', got {given[key]!r}. "
+                "MLX is channels-last."
+            )
+        if key not in _SHAPE_ARGUMENTS:
+            names = [*known, *_SHAPE_ARGUMENTS]
+            raise TypeError(f"{name}: unknown argument {key!r}.{suggest(key, names)}")
+    if given.get("batch_input_shape") is not None:
+        return tuple(given["batch_input_shape"])
+    if given.get("input_shape") is not None:
+        return (given.get("batch_size"), *given["input_shape"])
+    if given.get("input_dim") is not None:
+        length = (given["input_length"],) if "input_length" in given else ()
+        return (given.get("batch_size"), *length, given["input_dim"])
+    if "input_length" in given:
+        return (given.get("batch_size"), given["input_length"])
+    return None

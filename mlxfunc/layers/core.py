@@ -1,0 +1,231 @@
+"""Dense, Embedding and what wraps a function: Activation, Lambda, MLXLayer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .. import activations, constraints, initializers, regularizers
+from ..layer import InputSpec, Layer
+
+
+def positive(name: str, **values: Any) -> None:
+    """Refuse sizes that are not positive integers."""
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            raise ValueError(
+                f"{name}: expected {key} to be a positive integer, got {value!r}. Use 1 or more."
+            )
+
+
+def known_size(name: str, shape: tuple, axis: int) -> int:
+    """The size of one axis, which the layer's weights depend on."""
+    if not -len(shape) <= axis < len(shape) or shape[axis] is None:
+        raise ValueError(
+            f"{name}: expected a known size on axis {axis}, got shape {shape}. "
+            "Weights depend on it: give that size in Input."
+        )
+    return shape[axis]
+
+
+class KernelLayer(Layer):
+    """A layer with a kernel, perhaps a bias, and an activation of their result."""
+
+    def __init__(
+        self,
+        *,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.activation, self.use_bias = activations.get(activation), use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
+
+    def add_bias(self, shape: tuple[int, ...]) -> None:
+        if self.use_bias:
+            self.add_weight("bias", shape, role="bias")
+
+    def finish(self, y: mx.array) -> mx.array:
+        """activation(y + bias)"""
+        return self.activation(y + self.bias if self.use_bias else y)
+
+
+class Dense(KernelLayer):
+    """activation(x Wᵀ + b) on the last axis.
+
+    x (batch, ..., in) → (batch, ..., units); weight (units, in), bias (units,).
+
+    Source: https://keras.io/api/layers/core_layers/dense/
+    """
+
+    supports_masking = True
+
+    def __init__(
+        self, units: int, activation: Any = None, use_bias: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(activation=activation, use_bias=use_bias, **kwargs)
+        positive(self.name, units=units)
+        self.units = units
+
+    def build(self, input_shape: tuple) -> None:
+        size = known_size(self.name, input_shape, -1)
+        self.add_weight("weight", (size, self.units), role="kernel", axes=(1, 0))
+        self.add_bias((self.units,))
+        self.input_spec = InputSpec(min_ndim=2, axes={-1: size})
+
+    def call(self, inputs: mx.array) -> mx.array:
+        return self.finish(inputs @ self.weight.T)
+
+
+class Embedding(Layer):
+    """weight[ids].
+
+    ids (...) integers in [0, input_dim) → (..., output_dim); weight (input_dim, output_dim).
+    With `mask_zero`, id 0 is padding: the mask is ids != 0.
+
+    Source: https://keras.io/api/layers/core_layers/embedding/
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        positive(self.name, input_dim=input_dim, output_dim=output_dim)
+        self.input_dim, self.output_dim, self.mask_zero = input_dim, output_dim, mask_zero
+        self.embeddings_initializer = initializers.get(embeddings_initializer)
+        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
+        self.embeddings_constraint = constraints.get(embeddings_constraint)
+        self.supports_masking = mask_zero
+
+    def build(self, input_shape: tuple) -> None:
+        self.add_weight("weight", (self.input_dim, self.output_dim), role="embeddings")
+
+    def call(self, inputs: mx.array) -> mx.array:
+        ids = inputs if mx.issubdtype(inputs.dtype, mx.integer) else inputs.astype(mx.int32)
+        return self.weight[ids]
+
+    def compute_mask(self, inputs: mx.array, mask: Any = None) -> mx.array | None:
+        return inputs != 0 if self.mask_zero else None
+
+
+class Activation(Layer):
+    """activation(x), of the shape of x."""
+
+    supports_masking = True
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+
+    def call(self, inputs: mx.array) -> mx.array:
+        return self.activation(inputs)
+
+
+class Identity(Layer):
+    """x"""
+
+    supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+class Masking(Layer):
+    """Masks the steps whose features all equal `mask_value`, and sets them to 0.
+
+    x (batch, time, ...) → the same; mask (batch, time) is true where any feature differs.
+
+    Source: https://keras.io/api/layers/core_layers/masking/
+    """
+
+    supports_masking = True
+
+    def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_value = mask_value
+
+    def call(self, inputs: mx.array) -> mx.array:
+        return inputs * self.compute_mask(inputs)[..., None].astype(inputs.dtype)
+
+    def compute_mask(self, inputs: mx.array, mask: Any = None) -> mx.array:
+        return mx.any(inputs != self.mask_value, axis=-1)
+
+
+class Lambda(Layer):
+    """function(x, **arguments), any function of MLX arrays.
+
+    A saved model names the function: decorate it with `saving.register_serializable()`, or give
+    `custom_objects` when loading. `output_shape` is accepted and not needed.
+
+    Source: https://keras.io/api/layers/core_layers/lambda/
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        *,
+        mask: Any = None,
+        arguments: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("output_shape", None)
+        super().__init__(**kwargs)
+        self.function = activations.get(function)
+        self.mask, self.arguments = mask, arguments
+        self.supports_masking = mask is not None
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        known = inspect.signature(self.function).parameters
+        flags = {"training": training, "mask": mask}
+        extra = {key: value for key, value in flags.items() if key in known}
+        return self.function(inputs, **(self.arguments or {}), **extra)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return self.mask(inputs, mask) if callable(self.mask) else self.mask
+
+
+class MLXLayer(Layer):
+    """Any `mlx.nn.Module` as a layer: its weights train, save and count as a layer's do.
+
+    Positional and keyword arguments are the module's own. `training` reaches it as
+    `module.train(...)`. To save a model with it, the module's class must be registered and
+    have `get_config` and `from_config`.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"{self.name}: expected an mlx.nn.Module, got {type(module).__name__}. "
+                "Use Lambda for a function."
+            )
+        self.module = module
+        mx.eval(module.parameters())
+
+    def call(self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+        if self.module.training != training:
+            self.module.train(training)
+        return self.module(inputs, *args, **kwargs)

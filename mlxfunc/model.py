@@ -1,0 +1,367 @@
+"""Model and Sequential: a graph of layers that is itself a layer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mlx.core as mx
+
+from .graph import Graph, SymbolicTensor, is_symbolic, leaves, shapes_of
+from .layer import LAYERS, Input, InputLayer, Layer
+from .training.loop import Trainer
+
+
+class Model(Layer, Trainer):
+    """The layers between `inputs` and `outputs`: one tensor, or a list, tuple or dict of them.
+
+    A Model is a Layer: it can be called, shared and put inside another model. Layers are
+    members under their names, so that a weight's path is `encoder.dense.weight`.
+
+    Raises: ValueError for an output that needs an unlisted input, and for two layers of one name.
+    Source: https://keras.io/api/models/model/
+    """
+
+    def __init__(
+        self, inputs: Any, outputs: Any, *, name: str | None = None, trainable: bool = True
+    ) -> None:
+        super().__init__(name=name)
+        self._set_graph(Graph(inputs, outputs, self.name))
+        if not trainable:
+            self.trainable = False
+
+    def _set_graph(self, graph: Graph) -> None:
+        self._graph: Graph | None = graph
+        repeated = [n for n, k in Counter(la.name for la in graph.layer_order).items() if k > 1]
+        if repeated:
+            kinds = [type(la).__name__ for la in graph.layer_order if la.name == repeated[0]]
+            raise ValueError(
+                f"{self.name}: expected unique layer names, got {repeated[0]!r} for "
+                f"{' and '.join(kinds)}. Give one of them another name=."
+            )
+        for layer in graph.layer_order:
+            self[layer.name] = layer
+        self.input_names = tuple(_names(graph.input, graph.inputs))
+        self.output_names = tuple(_names(graph.output, graph.outputs))
+        self.built = True
+
+    @property
+    def graph(self) -> Graph:
+        """The nodes, in the order they run."""
+        if self._graph is None:
+            raise ValueError(
+                f"{self.name}: expected a model that knows its input's shape, got none yet. "
+                "Begin with Input(...), give the first layer input_shape=, or call it on data."
+            )
+        return self._graph
+
+    # Running.
+
+    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return self.run(inputs, training, mask)[0]
+
+    def _compute(self, args: tuple, kwargs: dict, mask: Any, training: bool) -> tuple[Any, Any]:
+        flags = self._flags(kwargs, mask, training)
+        return self.run(*args, **flags)
+
+    def run(self, inputs: Any, training: bool = False, mask: Any = None) -> tuple[Any, Any]:
+        """The outputs and the masks of the outputs, both in the structure of `outputs`."""
+        values = [
+            _fit(self.name, name, value, tensor)
+            for name, value, tensor in zip(
+                self.input_names, self.flatten_inputs(inputs), self.inputs, strict=True
+            )
+        ]
+        masks = [None] * len(values) if mask is None else self.flatten_inputs(mask)
+        return self.graph.run(values, masks, training)
+
+    def flatten_inputs(self, inputs: Any) -> list[Any]:
+        """One value an input, in order, from a single value, a list, or a dict by name."""
+        expected = f"{len(self.inputs)} inputs ({', '.join(self.input_names)})"
+        if isinstance(inputs, dict):
+            missing = [name for name in self.input_names if name not in inputs]
+            if missing:
+                raise ValueError(
+                    f"{self.name}: expected {expected}, got a dict with {sorted(inputs)}. "
+                    f"Add {missing[0]!r}."
+                )
+            return [inputs[name] for name in self.input_names]
+        values = leaves(inputs)
+        if len(values) != len(self.inputs):
+            raise ValueError(
+                f"{self.name}: expected {expected}, got {len(values)}. "
+                "Give a list in that order, or a dict by name."
+            )
+        return values
+
+    # Looking in.
+
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        return self.graph.outputs
+
+    @property
+    def input(self) -> Any:
+        return self.graph.input
+
+    @property
+    def output(self) -> Any:
+        return self.graph.output
+
+    @property
+    def input_shape(self) -> Any:
+        return shapes_of(self.graph.input)
+
+    @property
+    def output_shape(self) -> Any:
+        return shapes_of(self.graph.output)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer once, in Keras's order; inputs are layers too."""
+        return list(self.graph.layer_order)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that place in `layers`."""
+        if (name is None) == (index is None):
+            raise ValueError(f"{self.name}: expected either a name or an index to get_layer.")
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(
+                    f"{self.name}: expected an index below {len(self.layers)}, got {index}. "
+                    "It counts `layers`, the inputs included."
+                )
+            return self.layers[index]
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(layer.name for layer in self.layers)
+        raise ValueError(
+            f"{self.name}: expected the name of a layer, got {name!r}. It has {known}."
+        )
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        print_fn: Callable[[str], None] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+    ) -> None:
+        """Print the layers, their output shapes, weights and sources."""
+        from .summary import summary
+
+        summary(self, line_length, print_fn, expand_nested, show_trainable)
+
+    # Keeping.
+
+    def get_config(self) -> dict[str, Any]:
+        from .saving import graph_config
+
+        return {"name": self.name, "trainable": self.trainable, **graph_config(self.graph)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Model:
+        from .saving import draw_graph
+
+        inputs, outputs = draw_graph(config)
+        return cls(inputs, outputs, name=config["name"], trainable=config.get("trainable", True))
+
+    def to_json(self, **options: Any) -> str:
+        """The architecture as JSON, without weights; `mf.models.model_from_json` reads it."""
+        from .registry import serialize
+
+        return json.dumps(serialize(self), **options)
+
+    def save(self, path: str) -> None:
+        """Write architecture, weights and optimizer to one `.mlxfunc` archive."""
+        from .saving import save_model
+
+        save_model(self, path)
+
+    def export(self, path: str, format: str = "onnx", **options: Any) -> Any:
+        """Write the model to ONNX and prove it in ONNX Runtime; see `mlx2onnx.to_onnx`."""
+        if format != "onnx":
+            raise ValueError(f"{self.name}: expected format 'onnx', got {format!r}.")
+        import mlx2onnx
+
+        return mlx2onnx.to_onnx(self, path, **options)
+
+
+class Sequential(Model):
+    """Layers one after the other.
+
+    The first shape comes from an `Input`, from `input_shape=` on the first layer, or from the
+    first data. Raises: ValueError when a layer has several inputs or outputs.
+    Source: https://keras.io/api/models/sequential/
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Any] | None = None,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        Layer.__init__(self, name=name)
+        self._graph = None
+        self._stack: list[Layer] = []
+        self._tensors: list[SymbolicTensor] = []
+        for layer in layers or ():
+            self.add(layer)
+        if not trainable:
+            self.trainable = False
+
+    def add(self, layer: Any) -> None:
+        """Append a layer, or begin with an `Input`."""
+        if is_symbolic(layer) and layer.node is not None:
+            layer = layer.node.layer
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{self.name}: expected a Layer, got {layer!r}. Wrap it in MLXLayer.")
+        if layer.name in self:
+            raise ValueError(
+                f"{self.name}: expected unique layer names, got {layer.name!r} for "
+                f"{type(self[layer.name]).__name__} and {type(layer).__name__}. "
+                "Give one of them another name=."
+            )
+        if isinstance(layer, InputLayer):
+            if self._stack or self._tensors:
+                raise ValueError(f"{self.name}: expected Input first, got it after other layers.")
+            self._tensors.append(layer.output)
+            return
+        if not self._tensors and layer._first_shape is not None:
+            first_dtype = "int32" if type(layer).__name__ == "Embedding" else "float32"
+            self._tensors.append(Input(batch_shape=layer._first_shape, dtype=first_dtype))
+        elif not self._tensors and isinstance(layer, Model) and layer._graph is not None:
+            self._tensors.append(
+                Input(batch_shape=layer.inputs[0].shape, dtype=layer.inputs[0].dtype)
+            )
+        self[layer.name] = layer
+        self._stack.append(layer)
+        self._extend()
+
+    def _extend(self) -> None:
+        """Draw the layers that have no tensor yet, once the first shape is known."""
+        if not self._tensors:
+            return
+        for layer in self._stack[len(self._tensors) - 1 :]:
+            output = layer(self._tensors[-1])
+            if not is_symbolic(output):
+                raise ValueError(
+                    f"{self.name}: expected one output of each layer, got several from "
+                    f"{layer.name!r}. Use Input and Model for such a graph."
+                )
+            self._tensors.append(output)
+        if self._stack:
+            self._set_graph(Graph(self._tensors[0], self._tensors[-1], self.name))
+
+    def pop(self, *key: Any) -> Any:
+        """Remove the last layer and return it. (With a key: `dict.pop`, which Module needs.)"""
+        if key:
+            return dict.pop(self, *key)
+        if not self._stack:
+            raise ValueError(f"{self.name}: expected a layer to pop, got an empty model.")
+        layer = self._stack.pop()
+        del self[layer.name]
+        if self._graph is not None:
+            self._tensors.pop()
+            layer._nodes.pop()
+            self._graph = None
+            self._extend()
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        """Draw the layers for a batch shape such as (None, 20)."""
+        if self._graph is None:
+            self._tensors = [Input(batch_shape=tuple(input_shape))]
+            self._extend()
+
+    def build_from(self, x: Any) -> None:
+        """Draw the layers for data like `x`, its first axis being the batch."""
+        if self._graph is None:
+            first = leaves(x)[0]
+            floating = not isinstance(first, mx.array) or mx.issubdtype(first.dtype, mx.floating)
+            self._tensors = [
+                Input(shape=first.shape[1:], dtype="float32" if floating else first.dtype)
+            ]
+            self._extend()
+
+    def _ensure_built(self, args: tuple, kwargs: dict) -> None:
+        if self._graph is None:
+            self.build(shapes_of(leaves(args)[0]))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers that were added; the input is not one of them."""
+        return list(self._stack)
+
+    def get_config(self) -> dict[str, Any]:
+        from .registry import serialize
+
+        first = self._tensors[0].node.layer if self._tensors else None  # type: ignore[union-attr]
+        stack = [*([first] if first is not None else []), *self._stack]
+        return {"name": self.name, "trainable": self.trainable, "layers": serialize(stack)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Sequential:
+        layers = [LAYERS.get(entry) for entry in config["layers"]]
+        return cls(layers, name=config["name"], trainable=config.get("trainable", True))
+
+
+def _names(structure: Any, tensors: list[SymbolicTensor]) -> list[str]:
+    """A dict's keys, else the tensors' names; a repeated one is numbered."""
+    if isinstance(structure, dict) and all(is_symbolic(value) for value in structure.values()):
+        return list(structure)
+    counts: Counter[str] = Counter()
+    names = []
+    for tensor in tensors:
+        counts[tensor.name] += 1
+        count = counts[tensor.name] - 1
+        names.append(f"{tensor.name}_{count}" if count else tensor.name)
+    return names
+
+
+def _fit(model: str, name: str, value: Any, tensor: SymbolicTensor) -> mx.array:
+    """The value as the input wants it: Keras's (N,) for (N, 1) and back, and its kind of dtype."""
+    value = value if isinstance(value, mx.array) else mx.array(value)
+    if value.ndim == tensor.ndim + 1 and value.shape[-1] == 1:
+        value = value.squeeze(-1)
+    elif value.ndim == tensor.ndim - 1 and tensor.shape[-1] == 1:
+        value = value[..., None]
+    fits = value.ndim == tensor.ndim and all(
+        size == dim or not isinstance(dim, int)
+        for size, dim in zip(value.shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{model}: expected input {name!r} of shape {tensor.shape}, got {value.shape}. "
+            "The first axis is the batch; None is any size."
+        )
+    both_float = mx.issubdtype(value.dtype, mx.floating) and mx.issubdtype(
+        tensor.dtype, mx.floating
+    )
+    return value if both_float or value.dtype == tensor.dtype else value.astype(tensor.dtype)
+
+
+def clone_model(model: Model) -> Model:
+    """A model of the same architecture and sharing, with weights of its own."""
+    from .saving import clone
+
+    return clone(model)
+
+
+def model_from_json(text: str, custom_objects: dict[str, Any] | None = None) -> Model:
+    """The model that `to_json` described, with new weights."""
+    from .registry import deserialize
+
+    return deserialize("layers", json.loads(text), custom_objects)
+
+
+LAYERS.register(Model)
+LAYERS.register(Sequential)
+__all__ = ["Model", "Sequential", "clone_model", "model_from_json"]
