@@ -12,9 +12,9 @@ from typing import Any
 import mlx.core as mx
 
 from .registry import Registry
-from .registry import serialize as serialize
 
 REGISTRY = Registry("activations")
+serialize, deserialize = REGISTRY.serialize, REGISTRY.deserialize
 
 
 def linear(x: mx.array) -> mx.array:

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from .registry import Configurable, Registry
-from .registry import serialize as serialize
 
 REGISTRY = Registry("constraints")
-get = REGISTRY.get
+get, serialize, deserialize = REGISTRY.get, REGISTRY.serialize, REGISTRY.deserialize
 
 _EPSILON = 1e-7
 

@@ -14,10 +14,9 @@ import mlx.core as mx
 import numpy as np
 
 from .registry import Configurable, Registry
-from .registry import serialize as serialize
 
 REGISTRY = Registry("initializers")
-get = REGISTRY.get
+get, serialize, deserialize = REGISTRY.get, REGISTRY.serialize, REGISTRY.deserialize
 
 # The standard deviation of a unit normal cut at two of them.
 _TRUNCATED_STD = 0.87962566103423978

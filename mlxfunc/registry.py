@@ -74,6 +74,15 @@ class Registry:
             f"{self.kind}: expected a name, a config dict or a callable, got {identifier!r}."
         )
 
+    def serialize(self, obj: Any) -> Any:
+        """What JSON can hold of `obj`: a name or `{"class_name", "config"}`."""
+        return serialize(obj)
+
+    def deserialize(self, data: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+        """The object that `serialize` described; `custom_objects` are known names, too."""
+        with custom_object_scope(custom_objects or {}):
+            return self.get(data)
+
     def _from_config(self, data: dict[str, Any]) -> Any:
         found = self.lookup(data.get("registered_name") or data["class_name"])
         config = data.get("config") or {}
@@ -101,7 +110,7 @@ def constructor_arguments(cls: type) -> list[str]:
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         names.update(dict.fromkeys(p.name for p in parameters if p.kind not in _VARIADIC))
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
@@ -135,8 +144,7 @@ def serialize(obj: Any) -> Any:
 
 def deserialize(kind: str, data: Any, custom_objects: dict[str, Any] | None = None) -> Any:
     """The object of `kind` that `serialize` described; nothing is imported by name."""
-    with custom_object_scope(custom_objects or {}):
-        return REGISTRIES[kind].get(data)
+    return REGISTRIES[kind].deserialize(data, custom_objects)
 
 
 def register_serializable(package: str = "Custom", name: str | None = None) -> Callable:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import mlx.core as mx
 
 from .registry import Configurable, Registry
-from .registry import serialize as serialize
 
 REGISTRY = Registry("regularizers")
-get = REGISTRY.get
+get, serialize, deserialize = REGISTRY.get, REGISTRY.serialize, REGISTRY.deserialize
 
 
 class Regularizer(Configurable):

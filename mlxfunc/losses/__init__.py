@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..registry import serialize as serialize
-from .base import REGISTRY as REGISTRY
-from .base import Loss as Loss
-from .base import LossFunctionWrapper as LossFunctionWrapper
+from .base import REGISTRY, Loss, LossFunctionWrapper
 from .classification import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
@@ -19,16 +16,16 @@ from .classification import (
     KLDivergence,
     SparseCategoricalCrossentropy,
     SquaredHinge,
+    binary_crossentropy,
+    binary_focal_crossentropy,
+    categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_hinge,
+    hinge,
+    kl_divergence,
+    sparse_categorical_crossentropy,
+    squared_hinge,
 )
-from .classification import binary_crossentropy as binary_crossentropy
-from .classification import binary_focal_crossentropy as binary_focal_crossentropy
-from .classification import categorical_crossentropy as categorical_crossentropy
-from .classification import categorical_focal_crossentropy as categorical_focal_crossentropy
-from .classification import categorical_hinge as categorical_hinge
-from .classification import hinge as hinge
-from .classification import kl_divergence as kl_divergence
-from .classification import sparse_categorical_crossentropy as sparse_categorical_crossentropy
-from .classification import squared_hinge as squared_hinge
 from .regression import (
     CosineSimilarity,
     Huber,
@@ -38,19 +35,23 @@ from .regression import (
     MeanSquaredError,
     MeanSquaredLogarithmicError,
     Poisson,
+    cosine_similarity,
+    huber,
+    log_cosh,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    mean_squared_logarithmic_error,
+    poisson,
 )
-from .regression import cosine_similarity as cosine_similarity
-from .regression import huber as huber
-from .regression import log_cosh as log_cosh
-from .regression import mean_absolute_error as mean_absolute_error
-from .regression import mean_absolute_percentage_error as mean_absolute_percentage_error
-from .regression import mean_squared_error as mean_squared_error
-from .regression import mean_squared_logarithmic_error as mean_squared_logarithmic_error
-from .regression import poisson as poisson
-from .structured import CTC, Dice, Tversky
-from .structured import ctc as ctc
-from .structured import dice as dice
-from .structured import tversky as tversky
+from .structured import (
+    CTC,
+    Dice,
+    Tversky,
+    ctc,
+    dice,
+    tversky,
+)
 
 _ALIASES: dict[type[Loss], tuple[str, ...]] = {
     MeanSquaredError: ("mse", "MSE"),
@@ -68,6 +69,9 @@ _ALIASES: dict[type[Loss], tuple[str, ...]] = {
 }
 for _class, _names in _ALIASES.items():
     REGISTRY.register(_class, *_names)
+
+
+serialize, deserialize = REGISTRY.serialize, REGISTRY.deserialize
 
 
 def get(identifier: Any) -> Loss | None:

@@ -1,0 +1,161 @@
+"""Metric: a number kept over many batches. State in, state out, so that a step can be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from ..losses.base import align, as_array, as_float32
+from ..registry import Configurable, Registry, constructor_arguments, snake_case
+
+REGISTRY = Registry("metrics")
+
+
+class Metric(Configurable):
+    """The base of all. A subclass makes its state with `add_variable`, in `__init__` or `build`.
+
+    `state` is a dict of arrays. `update_state` replaces its entries by pure MLX operations on
+    them, never reading a value; `result` computes the metric from them. Entries are sums over
+    the rows seen, so that several machines may add theirs up.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or snake_case(type(self).__name__)
+        self.state: dict[str, mx.array] = {}
+        self.built = False
+
+    @property
+    def variables(self) -> dict[str, mx.array]:
+        """The state: arrays by name."""
+        return self.state
+
+    def add_variable(self, name: str, shape: Sequence[int] = ()) -> None:
+        """Make `state[name]`, zeros of this shape."""
+        self.state[name] = mx.zeros(shape)
+
+    def build(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
+        """Make the state that depends on the shapes of labels and output."""
+
+    def ensure_built(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
+        """`build`, unless that was done."""
+        if not self.built:
+            self.build(tuple(y_shape), tuple(out_shape))
+            self.built = True
+
+    def accumulate(self, **amounts: mx.array | float) -> None:
+        """Add each amount to the state of that name."""
+        for name, amount in amounts.items():
+            self.state[name] = self.state[name] + amount
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take a batch into account."""
+        raise NotImplementedError(f"{self.name}: expected an `update_state` method.")
+
+    def result(self) -> Any:
+        """The metric of everything since the last reset: an array, or a dict of them."""
+        raise NotImplementedError(f"{self.name}: expected a `result` method.")
+
+    def reset_state(self) -> None:
+        """Forget everything."""
+        for name, value in self.state.items():
+            self.state[name] = mx.zeros_like(value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Update, then the result."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+
+class Sum(Metric):
+    """sum of w v over the values v with weights w."""
+
+    def __init__(self, name: str = "sum") -> None:
+        super().__init__(name)
+        self.add_variable("total")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        values, _ = samplewise(self.name, values, sample_weight, mx.sum)
+        self.accumulate(total=mx.sum(values))
+
+    def result(self) -> mx.array:
+        return self.state["total"]
+
+
+class Mean(Metric):
+    """sum of w v / sum of w over the values v with weights w; 0 before the first of them."""
+
+    def __init__(self, name: str = "mean") -> None:
+        super().__init__(name)
+        self.add_variable("total")
+        self.add_variable("count")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        values, weights = samplewise(self.name, values, sample_weight, mx.mean)
+        count = values.size if weights is None else mx.sum(weights)
+        self.accumulate(total=mx.sum(values), count=count)
+
+    def result(self) -> mx.array:
+        return divide(self.state["total"], self.state["count"])
+
+
+class FunctionMetric(Mean):
+    """The mean of `function(y_true, y_pred)`, called with the constructor's other arguments."""
+
+    function: Callable[..., mx.array]
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name or snake_case(type(self).__name__))
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        names = [name for name in constructor_arguments(type(self)) if name != "name"]
+        arguments = {name: getattr(self, name) for name in names}
+        values = self.function(as_array(y_true), as_float32(y_pred), **arguments)
+        super().update_state(values, sample_weight)
+
+
+class MeanMetricWrapper(Mean):
+    """The mean of any function `fn(y_true, y_pred, **kwargs)` of arrays."""
+
+    def __init__(self, fn: Callable[..., mx.array], name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(name or str(getattr(fn, "__name__", type(fn).__name__)))
+        self.fn, self.kwargs = fn, kwargs
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        values = self.fn(as_array(y_true), as_array(y_pred), **self.kwargs)
+        super().update_state(values, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.kwargs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MeanMetricWrapper:
+        fn = config["fn"]
+        return cls(**{**config, "fn": REGISTRY.lookup(fn) if isinstance(fn, str) else fn})
+
+
+def samplewise(
+    name: str, values: Any, sample_weight: Any, reduce: Callable[..., mx.array]
+) -> tuple[mx.array, mx.array | None]:
+    """Weighted values, one for each sample, and the weights, likewise."""
+    values = as_array(values).astype(mx.float32)
+    if sample_weight is None:
+        return _rows(values, 1, reduce), None
+    given = as_array(sample_weight)
+    weights = align(name, "sample_weight", given, values)
+    if given.ndim < values.ndim:
+        values = _rows(values, given.ndim, reduce)
+        weights = weights.reshape(weights.shape[: given.ndim])
+    weights = mx.broadcast_to(weights, values.shape)
+    return _rows(values * weights, 1, reduce), _rows(weights, 1, reduce)
+
+
+def divide(a: mx.array, b: mx.array) -> mx.array:
+    """a / b, and 0 where b is 0."""
+    return mx.where(b == 0, 0, a / mx.where(b == 0, 1, b))
+
+
+def _rows(values: mx.array, keep: int, reduce: Callable[..., mx.array]) -> mx.array:
+    axes = list(range(keep, values.ndim))
+    return reduce(values, axis=axes) if axes else values
