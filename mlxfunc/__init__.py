@@ -1,8 +1,21 @@
 """mlxfunc: Keras's functional API on MLX, and a proven way to ONNX."""
 
-from . import _blas  # noqa: F401  (before MLX is loaded)
+from . import _blas  # noqa: F401
 
-from . import activations, constraints, initializers, layers, models, ops, regularizers
+# isort: split
+# The BLAS must be there before MLX is.
+from . import (
+    activations,
+    constraints,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    regularizers,
+    saving,
+)
 from .graph import SymbolicTensor, clear_session
 from .layer import Input, Layer
 from .model import Model, Sequential

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from .graph import Graph, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
+from .registry import deserialize, serialize, sharing
 from .training.loop import Trainer
 
 
@@ -174,8 +175,6 @@ class Model(Layer, Trainer):
 
     def to_json(self, **options: Any) -> str:
         """The architecture as JSON, without weights; `mf.models.model_from_json` reads it."""
-        from .registry import serialize
-
         return json.dumps(serialize(self), **options)
 
     def save(self, path: str) -> None:
@@ -301,15 +300,15 @@ class Sequential(Model):
         return list(self._stack)
 
     def get_config(self) -> dict[str, Any]:
-        from .registry import serialize
-
-        first = self._tensors[0].node.layer if self._tensors else None  # type: ignore[union-attr]
+        first = self._tensors[0].node.layer if self._tensors else None  # type: ignore
         stack = [*([first] if first is not None else []), *self._stack]
-        return {"name": self.name, "trainable": self.trainable, "layers": serialize(stack)}
+        with sharing():
+            return {"name": self.name, "trainable": self.trainable, "layers": serialize(stack)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Sequential:
-        layers = [LAYERS.get(entry) for entry in config["layers"]]
+        with sharing():
+            layers = [LAYERS.get(entry) for entry in config["layers"]]
         return cls(layers, name=config["name"], trainable=config.get("trainable", True))
 
 

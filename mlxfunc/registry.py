@@ -7,14 +7,17 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 REGISTRIES: dict[str, Registry] = {}
 _REGISTERED: dict[str, Any] = {}
 _SCOPES: list[dict[str, Any]] = []
+_SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
 
 
 class Registry:
@@ -64,7 +67,7 @@ class Registry:
         """
         if isinstance(identifier, str):
             identifier = self.lookup(identifier)
-        elif isinstance(identifier, dict) and "class_name" in identifier:
+        elif isinstance(identifier, dict) and not isinstance(identifier, nn.Module):
             return self._from_config(identifier)
         if inspect.isclass(identifier):
             return identifier()
@@ -84,11 +87,20 @@ class Registry:
             return self.get(data)
 
     def _from_config(self, data: dict[str, Any]) -> Any:
+        table = _SHARED.get()
+        table = {} if table is None else table
+        if "class_name" not in data:
+            if data.get("shared") in table:
+                return table[data["shared"]]
+            raise ValueError(f"{self.kind}: expected a dict with 'class_name', got {data!r}.")
         found = self.lookup(data.get("registered_name") or data["class_name"])
         config = data.get("config") or {}
         if not inspect.isclass(found):
             return found
-        return found.from_config(config) if hasattr(found, "from_config") else found(**config)
+        made = found.from_config(config) if hasattr(found, "from_config") else found(**config)
+        if "shared" in data:
+            table[data["shared"]] = made
+        return made
 
 
 class Configurable:
@@ -124,14 +136,14 @@ def serialize(obj: Any) -> Any:
     """
     if obj is None or isinstance(obj, (str, bool, int, float)):
         return obj
+    if hasattr(obj, "get_config") and not inspect.isclass(obj):
+        return _serialize_object(obj)
     if isinstance(obj, (list, tuple)):
         return [serialize(item) for item in obj]
     if isinstance(obj, dict):
         return {key: serialize(value) for key, value in obj.items()}
     if isinstance(obj, (mx.array, np.ndarray, np.generic)):
         return obj.tolist()
-    if hasattr(obj, "get_config") and not inspect.isclass(obj):
-        return {"class_name": _public_name(type(obj)), "config": obj.get_config()}
     if not callable(obj):
         raise TypeError(f"serialize: expected an object with get_config, got {obj!r}.")
     if obj.__name__ == "<lambda>":
@@ -140,6 +152,28 @@ def serialize(obj: Any) -> Any:
             "and decorate it with `register_serializable()`."
         )
     return _public_name(obj)
+
+
+def _serialize_object(obj: Any) -> dict[str, Any]:
+    entry = {"class_name": _public_name(type(obj))}
+    table = _SHARED.get()
+    if table is not None and isinstance(obj, nn.Module):
+        if id(obj) in table:
+            return {"shared": table[id(obj)]}
+        table[id(obj)] = entry["shared"] = len(table)
+    return entry | {"config": obj.get_config()}
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Within the outermost such block a layer met again is written, and read, as the same one."""
+    outermost = _SHARED.get() is None
+    token = _SHARED.set({}) if outermost else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _SHARED.reset(token)
 
 
 def deserialize(kind: str, data: Any, custom_objects: dict[str, Any] | None = None) -> Any:

@@ -21,14 +21,6 @@ from .merging import (
     subtract,
 )
 
-__all__ = [
-    *("Activation", "Add", "Average", "Concatenate", "Dense", "Dot", "Embedding", "Identity"),
-    *("Input", "InputLayer", "InputSpec", "Lambda", "Layer", "MLXLayer", "Masking", "Maximum"),
-    *("Minimum", "Multiply", "Subtract", "add", "average", "concatenate", "dot", "maximum"),
-    *("minimum", "multiply", "subtract"),
-]
-
-for _name in __all__:
-    _object = globals()[_name]
+for _object in list(globals().values()):
     if isinstance(_object, type) and issubclass(_object, Layer) and _object is not Layer:
         LAYERS.register(_object)

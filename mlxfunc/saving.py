@@ -1,0 +1,215 @@
+"""One archive a model: `config.json`, `weights.safetensors`, and the optimizer's state.
+
+A zip file without compression. Nothing in it is code, and nothing is imported by name: classes
+and functions are those of this package, registered ones, and `custom_objects`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from .files import replacing
+from .graph import Graph, Node, SymbolicTensor, as_dtype, dtype_name, is_symbolic
+from .layer import LAYERS, Input
+from .model import Model
+from .registry import custom_object_scope as custom_object_scope
+from .registry import deserialize, serialize, sharing
+from .registry import register_serializable as register_serializable
+
+FORMAT = {"format": "mlxfunc", "version": 1}
+ENDING = ".mlxfunc"
+
+
+def save_model(model: Model, path: str | os.PathLike) -> None:
+    """Write architecture, weights, and, of a compiled model, the training setup and state.
+
+    Raises: ValueError when the path does not end in `.mlxfunc`, or a function has no name.
+    """
+    if not str(path).endswith(ENDING):
+        raise ValueError(f"save: expected a path that ends in {ENDING!r}, got {str(path)!r}.")
+    config: dict[str, Any] = {**FORMAT, "model": serialize(model)}
+    arrays = {"weights.safetensors": tree_flatten(model.parameters())}
+    if model.compiled:
+        config["compile"] = serialize(model.compile_config())
+        arrays["optimizer.safetensors"] = tree_flatten(model.optimizer.state)
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
+        archive.writestr("config.json", json.dumps(config, indent=1))
+        for name, tree in arrays.items():
+            archive.writestr(name, _to_bytes(dict(tree)))
+
+
+def load_model(
+    path: str | os.PathLike, custom_objects: dict[str, Any] | None = None, compile: bool = True
+) -> Model:
+    """The model that `save` wrote; when it was compiled, ready to go on training.
+
+    Raises: ValueError for a file that is no such archive, or is cut short, and for a class or
+    function that is neither of this package, registered, nor in `custom_objects`.
+    """
+    files = _read(path)
+    config = _config(path, files)
+    with custom_object_scope(custom_objects or {}):
+        model = deserialize("layers", config["model"])
+        weights = _from_bytes(path, files, "weights.safetensors")
+        try:
+            model.load_weights(list(weights.items()))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected the weights of its model. {error}") from error
+        if compile and "compile" in config:
+            model.compile_from_config(config["compile"])
+            state = _from_bytes(path, files, "optimizer.safetensors")
+            model.optimizer.state = tree_unflatten(list(state.items()))
+    return model
+
+
+def _to_bytes(arrays: dict[str, mx.array]) -> bytes:
+    buffer = io.BytesIO()
+    mx.save_safetensors(buffer, arrays)
+    return buffer.getvalue()
+
+
+def _read(path: str | os.PathLike) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{path}: expected an archive that `save` wrote, got another file or a part of one "
+            f"({error}). Save the model again."
+        ) from error
+
+
+def _config(path: str | os.PathLike, files: dict[str, bytes]) -> dict[str, Any]:
+    try:
+        config = json.loads(files["config.json"])
+        found = {key: config[key] for key in FORMAT}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected an archive that `save` wrote, got a zip file without its "
+            "config.json. Save the model again."
+        ) from error
+    if found != FORMAT:
+        raise ValueError(f"{path}: expected {FORMAT}, got {found}. Use the version that wrote it.")
+    return config
+
+
+def _from_bytes(path: str | os.PathLike, files: dict[str, bytes], name: str) -> dict[str, mx.array]:
+    try:
+        return mx.load(io.BytesIO(files[name]), format="safetensors")  # type: ignore[return-value]
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected a whole {name} in it ({error}). Save again.") from error
+
+
+# A graph as JSON: its calls in the order they were made, each with its layer and arguments.
+
+
+def graph_config(graph: Graph) -> dict[str, Any]:
+    """Layers, calls, inputs and outputs; a layer shared with another model is written once."""
+    nodes = sorted(graph.nodes, key=lambda node: node.serial)
+    sources = {id(t): k for k, t in enumerate(graph.inputs)}
+    calls = [node for node in nodes if node.inputs]
+    places = {id(node): k for k, node in enumerate(calls)}
+
+    def place(tensor: SymbolicTensor) -> dict[str, Any]:
+        if id(tensor) in sources:
+            return {"input": sources[id(tensor)]}
+        node: Node = tensor.node  # type: ignore[assignment]
+        if tensor is not node.outputs[tensor.index]:
+            if id(node) not in places:
+                return {"input_mask": sources[id(node.outputs[tensor.index])]}
+            return {"mask": [places[id(node)], tensor.index]}
+        return {"call": [places[id(node)], tensor.index]}
+
+    with sharing():
+        return {
+            "sources": [
+                {"name": t.name, "batch_shape": list(t.shape), "dtype": dtype_name(t.dtype)}
+                for t in graph.inputs
+            ],
+            "calls": [
+                {
+                    "layer": serialize(node.layer),
+                    "args": _encode(node.args, place),
+                    "kwargs": _encode(node.kwargs, place),
+                }
+                for node in calls
+            ],
+            "inputs": _encode(graph.input, place),
+            "outputs": _encode(graph.output, place),
+        }
+
+
+def draw_graph(config: dict[str, Any]) -> tuple[Any, Any]:
+    """Make the layers and repeat the calls; the inputs and outputs of a Model."""
+    sources = [Input(**source) for source in config["sources"]]
+    made: list[Node] = []
+
+    def tensor(place: dict[str, Any]) -> SymbolicTensor | None:
+        (kind, where), *_ = place.items()
+        if kind in ("input", "input_mask"):
+            return sources[where] if kind == "input" else sources[where].mask
+        found = made[where[0]].outputs[where[1]]
+        return found if kind == "call" else found.mask
+
+    with sharing():
+        for call in config["calls"]:
+            layer = LAYERS.get(call["layer"])
+            layer(*_decode(call["args"], tensor), **_decode(call["kwargs"], tensor))
+            made.append(layer._nodes[-1])
+        return _decode(config["inputs"], tensor), _decode(config["outputs"], tensor)
+
+
+_PLACES = {"input", "input_mask", "mask", "call"}
+
+
+def _encode(value: Any, place: Any) -> Any:
+    """A call's argument as JSON: what JSON lacks becomes a dict with one key that says what."""
+    if is_symbolic(value):
+        return place(value)
+    if isinstance(value, mx.array):
+        return {"array": value.tolist(), "dtype": dtype_name(value.dtype)}
+    if isinstance(value, mx.Dtype):
+        return {"dtype": dtype_name(value)}
+    if isinstance(value, slice):
+        return {"slice": [_encode(v, place) for v in (value.start, value.stop, value.step)]}
+    if value is Ellipsis:
+        return {"ellipsis": True}
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(v, place) for v in value]}
+    if isinstance(value, list):
+        return [_encode(v, place) for v in value]
+    if isinstance(value, dict):
+        return {"dict": {key: _encode(v, place) for key, v in value.items()}}
+    return serialize(value)
+
+
+def _decode(value: Any, tensor: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, tensor) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() & _PLACES:
+        return tensor(value)
+    if "array" in value:
+        return mx.array(value["array"], dtype=as_dtype(value["dtype"]))
+    if "dtype" in value:
+        return as_dtype(value["dtype"])
+    if "slice" in value:
+        return slice(*(_decode(v, tensor) for v in value["slice"]))
+    if "ellipsis" in value:
+        return Ellipsis
+    if "tuple" in value:
+        return tuple(_decode(v, tensor) for v in value["tuple"])
+    return {key: _decode(v, tensor) for key, v in value["dict"].items()}
+
+
+def clone(model: Model) -> Model:
+    """A model of the same architecture and sharing, with weights of its own."""
+    return type(model).from_config(model.get_config())
