@@ -1,6 +1,6 @@
 """mlxfunc: Keras's functional API on MLX, and a proven way to ONNX."""
 
-from . import _blas  # noqa: F401
+from . import _blas
 
 # isort: split
 # The BLAS must be there before MLX is.

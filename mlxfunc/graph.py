@@ -40,7 +40,7 @@ def clear_session() -> None:
 
 def leaves(tree: Any) -> list[Any]:
     """Everything in nested lists, tuples and dicts, left to right."""
-    return [leaf for _, leaf in tree_flatten(tree)]
+    return [pair[1] for pair in tree_flatten(tree)]
 
 
 def is_symbolic(value: Any) -> bool:
@@ -195,8 +195,10 @@ def _sizes(tensors: Iterable[SymbolicTensor], same: tuple[int, int] | None = Non
 
 def _zeros(tensors: Iterable[SymbolicTensor], sizes: dict, probe: int) -> dict[int, mx.array]:
     def shape(tensor: SymbolicTensor) -> list[int]:
-        keys = [_symbol(a, d) for a, d in enumerate(tensor.shape)]
-        return [sizes[k][probe] if k else d for k, d in zip(keys, tensor.shape, strict=True)]
+        return [
+            dim if isinstance(dim, int) else sizes[_symbol(axis, dim)][probe]
+            for axis, dim in enumerate(tensor.shape)
+        ]
 
     return {id(t): mx.zeros(shape(t), t.dtype) for t in tensors}
 
@@ -260,7 +262,11 @@ class Graph:
             for parent in self._parents(node):
                 depths[id(parent)] = max(depths.get(id(parent), 0), depth + 1)
         # Inputs that no output needs still belong to the model.
-        loose = [t.node for t in self.inputs if t.node is not None and id(t.node) not in depths]
+        loose = [
+            t.node
+            for t in self.inputs
+            if t.node is not None and not t.node.inputs and id(t.node) not in depths
+        ]
         self.layer_order = [
             layer
             for _, _, layer in sorted(

@@ -40,9 +40,10 @@ _losses: ContextVar[list[mx.array] | None] = ContextVar("losses", default=None)
 @contextmanager
 def collect_losses() -> Iterator[list[mx.array]]:
     """Gather what layers add to the loss while they run: `add_loss`, activity regularizers."""
-    token = _losses.set([])
+    losses: list[mx.array] = []
+    token = _losses.set(losses)
     try:
-        yield _losses.get() or []
+        yield losses
     finally:
         _losses.reset(token)
 
@@ -149,9 +150,9 @@ class Layer(Weights, Calls):
         first = _signature(type(self)).first
         if not args and first in kwargs:
             args = (kwargs.pop(first),)
+        args, kwargs = tree_map(as_array, (args, kwargs))
         if symbols((args, kwargs)):
             return self._draw(args, kwargs)
-        args, kwargs = tree_map(as_array, (args, kwargs))
         self._ensure_built(args, kwargs)
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
         training = self.training if training is None else training
@@ -243,7 +244,8 @@ class Layer(Weights, Calls):
 
     def _probe(self, node: Node, values: dict[int, mx.array]) -> tuple[Any, list]:
         """Run the node on stand-ins, and leave no trace: no state moved, no randomness drawn."""
-        arrays, random_state = tree_flatten(self.parameters()), get_random_state()
+        arrays: Any = tree_flatten(self.parameters())
+        random_state = get_random_state()
         try:
             args, kwargs, mask = node.fill(values)
             kwargs = {k: v for k, v in kwargs.items() if k != "training"}

@@ -356,7 +356,6 @@ def clone_model(model: Model) -> Model:
 
 def model_from_json(text: str, custom_objects: dict[str, Any] | None = None) -> Model:
     """The model that `to_json` described, with new weights."""
-    from .registry import deserialize
 
     return deserialize("layers", json.loads(text), custom_objects)
 

@@ -63,6 +63,7 @@ class Weights(nn.Module):
     name: str
     built: bool
     dtype: str | None
+    _no_grad: _Frozen
 
     def __init__(self) -> None:
         super().__init__()

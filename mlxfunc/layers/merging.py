@@ -20,7 +20,7 @@ class Merge(Layer):
     """
 
     supports_masking = True
-    combine: Callable[[mx.array, mx.array], mx.array]
+    combine: Callable[..., mx.array]
     least = 2
 
     def build(self, input_shape: Any) -> None:
