@@ -97,6 +97,7 @@ def pad_sequences(
 def normalize(x: Any, axis: int = -1, order: float = 2) -> np.ndarray:
     """x / ||x||, the norm taken along `axis`; zeros stay zeros.
 
+    For axis=0 Keras divides rows by the norms of columns; this divides columns.
     Source: https://keras.io/api/utils/python_utils/
     """
     x = np.asarray(x)
