@@ -281,18 +281,16 @@ class Sequential(Model):
             self._extend()
 
     def build_from(self, x: Any) -> None:
-        """Draw the layers for data like `x`, its first axis being the batch."""
+        """Draw the layers for an input like `x`: data, whose first axis is the batch, or symbolic."""
         if self._graph is None:
             first = leaves(x)[0]
-            floating = not isinstance(first, mx.array) or mx.issubdtype(first.dtype, mx.floating)
-            self._tensors = [
-                Input(shape=first.shape[1:], dtype="float32" if floating else first.dtype)
-            ]
+            shape = first.shape if is_symbolic(first) else (None, *first.shape[1:])
+            integers = isinstance(first.dtype, mx.Dtype) and mx.issubdtype(first.dtype, mx.integer)
+            self._tensors = [Input(batch_shape=shape, dtype=first.dtype if integers else "float32")]
             self._extend()
 
     def _ensure_built(self, args: tuple, kwargs: dict) -> None:
-        if self._graph is None:
-            self.build(shapes_of(leaves(args)[0]))
+        self.build_from(args)
 
     @property
     def layers(self) -> list[Layer]:

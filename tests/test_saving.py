@@ -1,0 +1,188 @@
+"""Archives and configurations: equal models come back, nothing foreign runs."""
+
+import json
+import zipfile
+
+import mlxfunc as mf
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlxfunc import layers, models, ops, saving
+from mlx.utils import tree_flatten
+
+
+def shared_model():
+    """A layer used through a nested model and directly, operations, a dict of inputs."""
+    shared = layers.Dense(4, name="shared")
+    i = mf.Input((4,))
+    encoder = mf.Model(i, layers.Activation("relu")(shared(i)), name="encoder")
+    a, b = mf.Input((4,), name="a"), mf.Input((4,), name="b")
+    joined = layers.concatenate([encoder(a), encoder(b), shared(a)])
+    scaled = ops.mean(joined[:, 1:] * 2.0, axis=-1, keepdims=True)
+    return mf.Model({"a": a, "b": b}, [joined, scaled], name="siamese")
+
+
+def data(n=3):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=(n, 4)).astype(np.float32) for name in "ab"}
+
+
+def equal(first, second):
+    return all(mx.array_equal(a, b).item() for a, b in zip(first, second, strict=True))
+
+
+def test_an_archive_gives_an_equal_model(tmp_path):
+    m = shared_model()
+    m.save(tmp_path / "m.mlxfunc")
+    loaded = saving.load_model(tmp_path / "m.mlxfunc")
+    assert equal(m(data()), loaded(data()))
+    assert [la.name for la in loaded.layers] == [la.name for la in m.layers]
+    assert loaded.count_params() == 20
+    assert loaded.get_layer("encoder").get_layer("shared") is loaded.get_layer("shared")
+
+
+def test_an_archive_holds_each_array_once(tmp_path):
+    shared_model().save(tmp_path / "m.mlxfunc")
+    with zipfile.ZipFile(tmp_path / "m.mlxfunc") as archive:
+        (tmp_path / "w.safetensors").write_bytes(archive.read("weights.safetensors"))
+    assert sorted(mx.load(str(tmp_path / "w.safetensors"))) == [
+        "encoder.shared.bias",
+        "encoder.shared.weight",
+    ]
+
+
+def test_a_clone_shares_as_the_model_does_but_has_its_own_weights():
+    m = shared_model()
+    clone = models.clone_model(m)
+    assert clone.count_params() == 20
+    assert not equal(m(data()), clone(data()))
+    clone.set_weights(m.get_weights())
+    assert equal(m(data()), clone(data()))
+
+
+def test_json_round_trip():
+    m = shared_model()
+    again = models.model_from_json(m.to_json())
+    assert again.get_config() == m.get_config()
+
+
+def test_sequential_round_trip(tmp_path):
+    m = mf.Sequential([layers.Dense(3, input_shape=(4,), activation="tanh"), layers.Dense(2)])
+    m.save(tmp_path / "s.mlxfunc")
+    loaded = saving.load_model(tmp_path / "s.mlxfunc")
+    assert isinstance(loaded, mf.Sequential)
+    assert equal([m(np.ones((2, 4)))], [loaded(np.ones((2, 4)))])
+
+
+def test_weights_of_a_frozen_model_stay_frozen(tmp_path):
+    m = mf.Sequential([layers.Dense(3, input_shape=(4,)), layers.Dense(2)])
+    m.layers[0].trainable = False
+    m.save(tmp_path / "f.mlxfunc")
+    loaded = saving.load_model(tmp_path / "f.mlxfunc")
+    assert len(tree_flatten(loaded.trainable_parameters())) == 2
+
+
+class Doubled(layers.Layer):
+    def __init__(self, factor=2, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+def halve(x):
+    return x / 2
+
+
+def custom_model():
+    i = mf.Input((4,))
+    return mf.Model(i, layers.Lambda(halve)(Doubled(3)(i)))
+
+
+def test_unknown_classes_need_custom_objects(tmp_path):
+    custom_model().save(tmp_path / "c.mlxfunc")
+    with pytest.raises(ValueError, match="unknown layer 'Doubled'"):
+        saving.load_model(tmp_path / "c.mlxfunc")
+    with pytest.raises(ValueError, match="unknown activation 'halve'"):
+        saving.load_model(tmp_path / "c.mlxfunc", {"Doubled": Doubled})
+    loaded = saving.load_model(tmp_path / "c.mlxfunc", {"Doubled": Doubled, "halve": halve})
+    assert loaded(np.ones((1, 4))).tolist() == [[1.5] * 4]
+
+
+def test_a_lambda_cannot_be_saved_and_leaves_no_file(tmp_path):
+    i = mf.Input((4,))
+    m = mf.Model(i, layers.Lambda(lambda x: x + 1)(i))
+    with pytest.raises(ValueError, match="a lambda has no name"):
+        m.save(tmp_path / "l.mlxfunc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.mlxfunc"
+    shared_model().save(path)
+    before = path.read_bytes()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        shared_model().save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.mlxfunc"]
+
+
+def rewritten(path, **changes):
+    """The archive with other members; None drops one."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | changes
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            if content is not None:
+                archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_archive_is_refused(tmp_path, part):
+    path = tmp_path / "m.mlxfunc"
+    shared_model().save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(ValueError, match=r"m\.mlxfunc: expected an archive that `save` wrote"):
+        saving.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"config.json": None}, "a zip file without its config.json"),
+        ({"config.json": "[1]"}, "a zip file without its config.json"),
+        ({"config.json": '{"format": "mlxfunc", "version": 9}'}, "got .*'version': 9"),
+        ({"weights.safetensors": None}, "expected a whole weights.safetensors"),
+        ({"weights.safetensors": b"\x08\0\0\0\0\0\0\0{}"}, "expected a whole weights.safetensors"),
+    ],
+)
+def test_a_foreign_archive_is_refused(tmp_path, changes, message):
+    path = tmp_path / "m.mlxfunc"
+    shared_model().save(path)
+    rewritten(path, **changes)
+    with pytest.raises(ValueError, match=message):
+        saving.load_model(path)
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "save", "load"])
+def test_loading_runs_nothing_that_a_file_names(tmp_path, name):
+    path = tmp_path / "m.mlxfunc"
+    i = mf.Input((4,))
+    mf.Model(i, ops.exp(i)).save(path)
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    config["model"]["config"]["calls"][0]["layer"]["config"]["function"] = name
+    rewritten(path, **{"config.json": json.dumps(config)})
+    with pytest.raises(ValueError, match=f"unknown operation '{name}'"):
+        saving.load_model(path)
+
+
+def test_the_ending_is_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"a path that ends in '\.mlxfunc', got"):
+        shared_model().save(tmp_path / "m.h5")
