@@ -281,7 +281,7 @@ class Sequential(Model):
             self._extend()
 
     def build_from(self, x: Any) -> None:
-        """Draw the layers for an input like `x`: data, whose first axis is the batch, or symbolic."""
+        """Draw the layers for an input like `x`: a symbolic one, or data (batch, ...)."""
         if self._graph is None:
             first = leaves(x)[0]
             shape = first.shape if is_symbolic(first) else (None, *first.shape[1:])
