@@ -1,0 +1,145 @@
+"""The `mlxfunc` command: look at saved models, export them, check exported files.
+
+Exit status: 0 when all is well, 1 when a check did not hold, 2 for a call that makes no sense.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from . import saving
+from . import summary as summaries
+from .model import Model
+
+FAILED, USAGE = 1, 2
+
+app = typer.Typer(
+    help="mlxfunc: models on MLX, and their way to ONNX.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model saved as .mlxfunc.")]
+OnnxFile = Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(min=0, help="The largest error, absolute and relative, that passes."),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mlxfunc {metadata.version('mlxfunc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def summary(
+    model: ModelFile,
+    expand_nested: Annotated[
+        bool, typer.Option(help="Also list the layers inside models.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List a model's layers, shapes and weights."""
+    loaded = _load(model, as_json)
+    if as_json:
+        _print_json(ok=True, **summaries.as_dict(loaded, expand_nested))
+    else:
+        loaded.summary(expand_nested=expand_nested)
+
+
+@app.command()
+def export(
+    model: ModelFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    opset: Annotated[int, typer.Option(help="The ONNX operator set.")] = 20,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare ONNX Runtime with MLX first.")
+    ] = True,
+    tolerance: Tolerance = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model to ONNX, once ONNX Runtime gives the same results as MLX."""
+    loaded = _load(model, as_json)
+    import mlx2onnx
+
+    try:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            proto = mlx2onnx.to_onnx(loaded, out, opset=opset, verify=verify, **_limits(tolerance))
+    except (ValueError, OSError) as error:
+        _stop(error, USAGE, as_json)
+    except (mlx2onnx.VerificationError, NotImplementedError) as error:
+        _stop(error, FAILED, as_json)
+    if as_json:
+        _print_json(ok=True, path=str(out), nodes=len(proto.graph.node), bytes=out.stat().st_size)
+
+
+@app.command("verify")
+def verify_(
+    model: ModelFile, file: OnnxFile, tolerance: Tolerance = None, as_json: Json = False
+) -> None:
+    """Run an ONNX file and the model it came from on the same inputs, and compare."""
+    loaded = _load(model, as_json)
+    import mlx2onnx
+
+    try:
+        report = mlx2onnx.verify(loaded, file, **_limits(tolerance))
+    except (ValueError, OSError) as error:
+        _stop(error, USAGE, as_json)
+    except mlx2onnx.VerificationError as error:
+        _stop(error, FAILED, as_json)
+    if as_json:
+        _print_json(ok=True, **report.as_dict())
+    else:
+        print(report)
+
+
+def _load(path: Path, as_json: bool) -> Model:
+    try:
+        return saving.load_model(path)
+    except (OSError, ValueError) as error:
+        _stop(error, USAGE, as_json)
+
+
+def _limits(tolerance: float | None) -> dict[str, float]:
+    return {} if tolerance is None else {"rtol": tolerance, "atol": tolerance}
+
+
+def _print_json(**content: Any) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _stop(error: Exception, status: int, as_json: bool) -> NoReturn:
+    if as_json:
+        _print_json(ok=False, error=str(error))
+    else:
+        typer.echo(f"mlxfunc: {error}", err=True)
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """The command's entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
