@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from .base import REGISTRY, Loss, LossFunctionWrapper
+from .base import REGISTRY, FunctionLoss, Loss, LossFunctionWrapper
 from .classification import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
@@ -53,7 +54,7 @@ from .structured import (
     tversky,
 )
 
-_ALIASES: dict[type[Loss], tuple[str, ...]] = {
+_ALIASES: dict[type[FunctionLoss], tuple[str, ...]] = {
     MeanSquaredError: ("mse", "MSE"),
     MeanAbsoluteError: ("mae", "MAE"),
     MeanAbsolutePercentageError: ("mape", "MAPE"),
@@ -69,14 +70,16 @@ _ALIASES: dict[type[Loss], tuple[str, ...]] = {
 }
 for _class, _names in _ALIASES.items():
     REGISTRY.register(_class, *_names)
-
+REGISTRY.register(LossFunctionWrapper)
+_BY_FUNCTION = {cls.function: cls for cls in _ALIASES}
 
 serialize, deserialize = REGISTRY.serialize, REGISTRY.deserialize
 
 
 def get(identifier: Any) -> Loss | None:
     """The Loss of that name, config, class or function `f(y_true, y_pred)`; None stays None."""
-    loss = REGISTRY.get(identifier)
+    own = _BY_FUNCTION.get(identifier) if inspect.isfunction(identifier) else None
+    loss = REGISTRY.get(own or identifier)
     return loss if loss is None or isinstance(loss, Loss) else LossFunctionWrapper(loss)
 
 

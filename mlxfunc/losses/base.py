@@ -94,8 +94,7 @@ class LossFunctionWrapper(Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LossFunctionWrapper:
-        fn = config["fn"]
-        return cls(**{**config, "fn": REGISTRY.lookup(fn) if isinstance(fn, str) else fn})
+        return cls(**{**config, "fn": REGISTRY.get(config["fn"])})
 
 
 def same_shape(fn: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -118,7 +117,7 @@ def pair(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:
     if y_true.ndim and y_true.shape != y_pred.shape:
         raise ValueError(
             f"{name}: expected labels shaped as the output {y_pred.shape}, got {y_true.shape}. "
-            "Change the last layer's size or the labels (integer class labels need a sparse loss)."
+            "Change the last layer's size or the labels; integer class labels need the sparse form."
         )
     return y_true, y_pred
 

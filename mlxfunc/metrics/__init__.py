@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,20 @@ from .accuracy import (
     sparse_top_k_categorical_accuracy,
     top_k_categorical_accuracy,
 )
-from .base import REGISTRY, Mean, MeanMetricWrapper, Metric, Sum
+from .auc import AUC
+from .base import REGISTRY, FunctionMetric, Mean, MeanMetricWrapper, Metric, Sum
+from .confusion import (
+    FalseNegatives,
+    FalsePositives,
+    Precision,
+    PrecisionAtRecall,
+    Recall,
+    RecallAtPrecision,
+    SensitivityAtSpecificity,
+    SpecificityAtSensitivity,
+    TrueNegatives,
+    TruePositives,
+)
 from .errors import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -59,6 +73,8 @@ from .errors import (
     concordance_correlation,
     pearson_correlation,
 )
+from .regions import BinaryIoU, IoU, MeanIoU, OneHotIoU, OneHotMeanIoU
+from .scores import F1Score, FBetaScore, R2Score
 
 _ALIASES: dict[type[Metric], tuple[str, ...]] = {
     MeanSquaredError: ("mse", "MSE"),
@@ -72,6 +88,12 @@ _ALIASES: dict[type[Metric], tuple[str, ...]] = {
     CosineSimilarity: ("cosine_proximity",),
     TopKCategoricalAccuracy: ("top_k_categorical_accuracy",),
     SparseTopKCategoricalAccuracy: ("sparse_top_k_categorical_accuracy",),
+    F1Score: ("f1_score",),
+    FBetaScore: ("fbeta_score",),
+    **dict.fromkeys((AUC, Precision, Recall, TruePositives, FalsePositives), ()),
+    **dict.fromkeys((TrueNegatives, FalseNegatives, PrecisionAtRecall, RecallAtPrecision), ()),
+    **dict.fromkeys((SensitivityAtSpecificity, SpecificityAtSensitivity, R2Score), ()),
+    **dict.fromkeys((IoU, BinaryIoU, MeanIoU, OneHotIoU, OneHotMeanIoU), ()),
     **dict.fromkeys((Mean, Sum, Accuracy, BinaryAccuracy, CategoricalAccuracy), ()),
     **dict.fromkeys((SparseCategoricalAccuracy, CategoricalCrossentropy, Poisson), ()),
     **dict.fromkeys((SparseCategoricalCrossentropy, Hinge, SquaredHinge, CategoricalHinge), ()),
@@ -79,6 +101,8 @@ _ALIASES: dict[type[Metric], tuple[str, ...]] = {
 }
 for _class, _names in _ALIASES.items():
     REGISTRY.register(_class, *_names)
+REGISTRY.register(MeanMetricWrapper)
+_BY_FUNCTION = {cls.function: cls for cls in _ALIASES if issubclass(cls, FunctionMetric)}
 
 _BY_TASK: dict[str, dict[str, type[Metric]]] = {
     "accuracy": {
@@ -105,7 +129,8 @@ serialize, deserialize = REGISTRY.serialize, REGISTRY.deserialize
 
 def get(identifier: Any) -> Metric | None:
     """The Metric of that name, config or class; a function or Loss is averaged. None stays None."""
-    metric = REGISTRY.get(identifier)
+    own = _BY_FUNCTION.get(identifier) if inspect.isfunction(identifier) else None
+    metric = REGISTRY.get(identifier) if own is None else own(name=identifier.__name__)
     if metric is None or isinstance(metric, Metric):
         return metric
     return MeanMetricWrapper(metric.call if isinstance(metric, losses.Loss) else metric)

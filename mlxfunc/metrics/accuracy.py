@@ -9,25 +9,25 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..losses.base import as_array, squeeze_or_expand
+from ..losses.base import as_array, pair
 from .base import FunctionMetric
 
 
 def accuracy(y_true: Any, y_pred: Any) -> mx.array:
     """y = p"""
-    y_true, y_pred = _same("accuracy", y_true, y_pred)
+    y_true, y_pred = pair("accuracy", y_true, y_pred)
     return (y_true == y_pred).astype(mx.float32)
 
 
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> mx.array:
     """y = (p > threshold)"""
-    y_true, y_pred = _same("binary_accuracy", y_true, y_pred)
+    y_true, y_pred = pair("binary_accuracy", y_true, y_pred)
     return (y_true == (y_pred > threshold)).astype(mx.float32)
 
 
 def categorical_accuracy(y_true: Any, y_pred: Any) -> mx.array:
     """argmax y = argmax p over the last axis: one-hot y (..., classes) to (...)"""
-    y_true, y_pred = _same("categorical_accuracy", y_true, y_pred)
+    y_true, y_pred = pair("categorical_accuracy", y_true, y_pred)
     return (mx.argmax(y_true, -1) == mx.argmax(y_pred, -1)).astype(mx.float32)
 
 
@@ -39,7 +39,7 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> mx.array:
 
 def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> mx.array:
     """Whether fewer than k classes have a larger p than argmax y, y one-hot"""
-    y_true, y_pred = _same("top_k_categorical_accuracy", y_true, y_pred)
+    y_true, y_pred = pair("top_k_categorical_accuracy", y_true, y_pred)
     return _among_top(mx.argmax(y_true, -1), y_pred, k)
 
 
@@ -59,17 +59,6 @@ def sparse_top_k_categorical_accuracy(
 def _among_top(labels: mx.array, y_pred: mx.array, k: int) -> mx.array:
     own = mx.take_along_axis(y_pred, labels[..., None], axis=-1)
     return (mx.sum(y_pred > own, axis=-1) < k).astype(mx.float32)
-
-
-def _same(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:
-    given, output = as_array(y_true), as_array(y_pred)
-    y_true, y_pred = squeeze_or_expand(given, output)
-    if y_true.shape != y_pred.shape:
-        raise ValueError(
-            f"{name}: expected labels shaped as the output {output.shape}, got {given.shape}. "
-            "Integer class labels need a sparse metric."
-        )
-    return y_true, y_pred
 
 
 def _labels(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:

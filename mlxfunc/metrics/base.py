@@ -131,8 +131,7 @@ class MeanMetricWrapper(Mean):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MeanMetricWrapper:
-        fn = config["fn"]
-        return cls(**{**config, "fn": REGISTRY.lookup(fn) if isinstance(fn, str) else fn})
+        return cls(**{**config, "fn": REGISTRY.get(config["fn"])})
 
 
 def samplewise(
