@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import activations, constraints, initializers, regularizers
+from .. import activations, constraints, initializers, modules, regularizers
 from ..layer import InputSpec, Layer
 
 
@@ -211,21 +211,25 @@ class MLXLayer(Layer):
     """Any `mlx.nn.Module` as a layer: its weights train, save and count as a layer's do.
 
     Positional and keyword arguments are the module's own. `training` reaches it as
-    `module.train(...)`. To save a model with it, the module's class must be registered and
-    have `get_config` and `from_config`.
+    `module.train(...)`. A saved model describes the module's structure; a class that is not of
+    `mlx.nn` must be registered, or given as `custom_objects` when loading.
     """
 
-    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+    def __init__(self, module: nn.Module | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if isinstance(module, dict) and not isinstance(module, nn.Module):
+            module = modules.rebuild(module)
         if not isinstance(module, nn.Module):
             raise TypeError(
                 f"{self.name}: expected an mlx.nn.Module, got {type(module).__name__}. "
                 "Use Lambda for a function."
             )
         self.module = module
-        mx.eval(module.parameters())
 
     def call(self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any) -> Any:
         if self.module.training != training:
             self.module.train(training)
         return self.module(inputs, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"module": modules.describe(self.module)}
