@@ -1,0 +1,32 @@
+"""What listens to and steers training: `mf.callbacks.EarlyStopping(patience=3)`."""
+
+from .training.callbacks import (
+    Callback,
+    CallbackList,
+    History,
+    LambdaCallback,
+    LearningRateScheduler,
+    SwapEMAWeights,
+    TerminateOnNaN,
+)
+from .training.checkpoint import BackupAndRestore
+from .training.monitors import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from .training.progress import ProgbarLogger
+from .training.records import CSVLogger, TensorBoard
+
+__all__ = [
+    "BackupAndRestore",
+    "CSVLogger",
+    "Callback",
+    "CallbackList",
+    "EarlyStopping",
+    "History",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ProgbarLogger",
+    "ReduceLROnPlateau",
+    "SwapEMAWeights",
+    "TensorBoard",
+    "TerminateOnNaN",
+]

@@ -1,0 +1,1 @@
+"""Training: batches, the compiled step, the loop, callbacks, progress, several machines."""

@@ -1,0 +1,183 @@
+"""The whole state of a training run in one file, and the callback that brings it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from ..files import replacing
+from ..random_state import get_random_state, set_random_state
+from . import distributed
+from .callbacks import Callback, Logs
+from .monitors import sweep
+
+FILE = "training.safetensors"
+
+
+def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dict[str, Any]]:
+    """Arrays and facts from which `restore` makes the run go on as if it had not stopped.
+
+    Args:
+        epoch, step: the next ones to run.
+    """
+    tree: dict[str, Any] = {
+        "model": model.parameters(),
+        "optimizer": model.optimizer.state,
+        "objective": dict(enumerate(model.objective.state)),
+        "callbacks": {
+            str(i): {key: _plain(value) for key, value in callback.get_state().items()}
+            for i, callback in enumerate(model.callback_list)
+        },
+    }
+    if model.loss_scale is not None:
+        tree["loss_scale"] = model.loss_scale.state
+    flat = dict(tree_flatten(tree))
+    arrays = {k: mx.array(v) for k, v in flat.items() if isinstance(v, mx.array | np.ndarray)}
+    facts = {
+        "values": {k: v for k, v in flat.items() if k not in arrays},
+        "epoch": epoch,
+        "step": step,
+        "feed": model.feed.position(),
+        "random": get_random_state(),
+        "stopped": model.stop_training,
+    }
+    return arrays, facts
+
+
+def _plain(value: Any) -> Any:
+    """Lists of arrays stay lists of arrays; any other list or dict becomes JSON."""
+    if isinstance(value, list) and any(isinstance(v, np.ndarray | mx.array) for v in value):
+        return value
+    return value if isinstance(value, np.ndarray | mx.array) else json.dumps(value)
+
+
+def save(path: Path, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
+    """Write both to one file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, open(part, "wb") as file:
+        mx.save_safetensors(file, arrays, {"facts": json.dumps(facts)})
+
+
+def load(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
+    """What `save` wrote."""
+    arrays, metadata = mx.load(str(path), format="safetensors", return_metadata=True)
+    return arrays, json.loads(metadata["facts"])
+
+
+def restore(model: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
+    """Put a captured state back. What fit itself resets is left in `model.resume` for it."""
+    tree = tree_unflatten([*arrays.items()])
+    model.load_weights(list(tree_flatten(tree["model"])))
+    model.optimizer.state = tree["optimizer"]
+    # What holds no arrays is not in the file.
+    model.optimizer.init(model.trainable_parameters())
+    if model.loss_scale is not None:
+        model.loss_scale.state.update(tree["loss_scale"])
+    set_random_state(facts["random"])
+    model.feed.seek(facts["feed"])
+    model.resume = Resume(tree, facts)
+
+
+class Resume:
+    """Where a restored run goes on, and the state that is put back once fit has begun."""
+
+    def __init__(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.epoch, self.step, self.stopped = facts["epoch"], facts["step"], facts["stopped"]
+        self._tree, self._values = tree, facts["values"]
+
+    def callbacks(self, callbacks: Any) -> None:
+        """Give every callback its state back."""
+        arrays = self._tree.get("callbacks", {})
+        for i, callback in enumerate(callbacks):
+            prefix = f"callbacks.{i}."
+            state = {
+                key.removeprefix(prefix): json.loads(value)
+                for key, value in self._values.items()
+                if key.startswith(prefix)
+            }
+            state |= _entry(arrays, i)
+            if state:
+                callback.set_state(state)
+
+    def metrics(self, objective: Any) -> None:
+        """The running means and metrics of the epoch that was cut."""
+        for i, state in enumerate(objective.state):
+            state.update(_entry(self._tree.get("objective", {}), i))
+
+
+def _entry(tree: Any, i: int) -> dict[str, Any]:
+    """Entry i: `tree_unflatten` makes a list of what has numbers for keys."""
+    if isinstance(tree, list):
+        return tree[i] if i < len(tree) and isinstance(tree[i], dict) else {}
+    return tree.get(str(i), {})
+
+
+class BackupAndRestore(Callback):
+    """Makes a training script survive being killed: run it again and fit goes on where it was.
+
+    The file in `backup_dir` holds weights, optimizer, epoch, step, random state, the order of
+    the data, and what other callbacks remember. The run ends with the very weights of one that
+    was never stopped, for data in arrays, for a PyDataset whose items do not change, and for
+    iterables that yield the same again (their first batches are drawn and dropped).
+
+    Args:
+        save_freq: "epoch", or a number of batches between two backups.
+        double_checkpoint: with a number of batches, also at the end of each epoch.
+        delete_checkpoint: remove the backup when training ends.
+    Source: https://keras.io/api/callbacks/backup_and_restore/
+    """
+
+    def __init__(
+        self,
+        backup_dir: Any,
+        save_freq: str | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+    ) -> None:
+        super().__init__()
+        if not str(backup_dir):
+            raise ValueError("BackupAndRestore: expected a folder, got an empty backup_dir.")
+        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+            raise ValueError(
+                "BackupAndRestore: expected save_freq 'epoch' or a positive int, "
+                f"got {save_freq!r}."
+            )
+        self.path = Path(backup_dir) / FILE
+        self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
+        self.double_checkpoint = double_checkpoint
+        self.epoch = self.batches = 0
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        sweep(self.path)
+        if self.path.exists():
+            restore(self.model, *load(self.path))
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.batches += 1
+        if self.save_freq != "epoch" and self.batches % self.save_freq == 0:
+            self.model.defer(lambda: self._save(self.epoch, batch + 1))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.save_freq == "epoch" or self.double_checkpoint:
+            self.model.defer(lambda: self._save(epoch + 1, 0))
+
+    def _save(self, epoch: int, step: int) -> None:
+        arrays, facts = capture(self.model, epoch, step)
+        if distributed.is_main():
+            save(self.path, arrays, facts)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.delete_checkpoint and distributed.is_main():
+            self.path.unlink(missing_ok=True)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"batches": self.batches}

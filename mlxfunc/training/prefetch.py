@@ -1,0 +1,98 @@
+"""Batches made ahead of the step: in a thread, and by a dataset's own workers."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+_POLL_SECONDS = 0.1
+_JOIN_SECONDS = 2.0
+_DONE = object()
+
+
+def prefetch(items: Iterable[Any], depth: int) -> Iterator[Any]:
+    """`items`, up to `depth` of them made ahead in a thread.
+
+    What the source raises is raised here, with the traceback of the thread.
+    """
+    box: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry: Any) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                box.put(entry, timeout=_POLL_SECONDS)
+                return True
+        return False
+
+    def work() -> None:
+        try:
+            if all(put((item, None)) for item in items):
+                put((_DONE, None))
+        except BaseException as error:
+            put((_DONE, error))
+
+    thread = threading.Thread(target=work, name="mlxfunc-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = box.get()
+            if error is not None:
+                error.add_note("raised by the data source, while it made a batch ahead")
+                raise error
+            if item is _DONE:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join(_JOIN_SECONDS)
+
+
+def fetch(
+    dataset: Any, order: Iterable[int], workers: int, processes: bool, depth: int
+) -> Iterator[Any]:
+    """`dataset[i]` for each i of `order`, in that order, by several workers."""
+    if workers <= 1 and not processes:
+        yield from (dataset[i] for i in order)
+        return
+    waiting: deque[Future] = deque()
+    with _executor(dataset, workers, processes) as pool:
+        try:
+            for i in order:
+                waiting.append(pool.submit(*((_item, i) if processes else (_get, dataset, i))))
+                if len(waiting) >= max(depth, workers):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _executor(dataset: Any, workers: int, processes: bool) -> Executor:
+    if not processes:
+        return ThreadPoolExecutor(max(workers, 1))
+    # A forked child would inherit the locks of MLX's threads.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(max(workers, 1), context, initializer=_adopt, initargs=(dataset,))
+
+
+_adopted: list[Any] = []
+
+
+def _adopt(dataset: Any) -> None:
+    _adopted[:] = [dataset]
+
+
+def _item(i: int) -> Any:
+    return _adopted[0][i]
+
+
+def _get(dataset: Any, i: int) -> Any:
+    return dataset[i]

@@ -1,0 +1,166 @@
+"""The progress of fit, evaluate and predict: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import distributed
+from .callbacks import Callback, Logs
+
+REFRESH_SECONDS = 0.3
+
+
+class ProgbarLogger(Callback):
+    """Shows batch, losses and metrics, rate and time left; `verbose` of fit decides how.
+
+    1: a bar a epoch, redrawn about three times a second, and one line where there is no
+    terminal or notebook. 2: one line an epoch. Added to every run with `verbose` other than 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+        self._task: Any = None
+        self._title = ""
+        self._training = False
+        self._start_time = self._last = 0.0
+        self._done = 0
+
+    @property
+    def _silent(self) -> bool:
+        return not self.params.get("verbose", 1) or not distributed.is_main()
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._training = True
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._begin(f"Epoch {epoch + 1}/{self.params.get('epochs', 1)}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._end(logs or {})
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._training = False
+        self._stop()
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        if not self._training:
+            self._begin("Evaluate")
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        if not self._training:
+            self._end(logs or {})
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        self._begin("Predict")
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        self._end({})
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._tick(batch + 1, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if not self._training:
+            self._tick(batch + 1, logs)
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._tick(batch + 1, None)
+
+    def _begin(self, title: str) -> None:
+        self._title, self._done = title, 0
+        self._start_time = self._last = time.perf_counter()
+        if not self._silent and self.params.get("verbose", 1) != 2:
+            self._bar = make_bar()
+        if self._bar is not None:
+            self._bar.start()
+            steps = self.params.get("steps")
+            self._task = self._bar.add_task(title, total=steps, logs="", rate="")
+
+    def _tick(self, done: int, logs: Mapping[str, Any] | None) -> None:
+        self._done = done
+        now = time.perf_counter()
+        if self._bar is None or now - self._last < REFRESH_SECONDS:
+            return
+        # Reading the logs is what waits for the device.
+        self._draw(done, logs or {}, now)
+        self._last = time.perf_counter()
+
+    def _draw(self, done: int, logs: Mapping[str, Any], now: float) -> None:
+        rate = step_time((now - self._start_time) / max(done, 1))
+        self._bar.update(self._task, completed=done, logs=format_logs(logs), rate=rate)
+        self._bar.refresh()
+
+    def _end(self, logs: Mapping[str, Any]) -> None:
+        if self._silent:
+            return
+        now = time.perf_counter()
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._done)
+            self._draw(self._done, logs, now)
+            self._stop()
+            return
+        seconds = now - self._start_time
+        steps = self.params.get("steps") or self._done
+        parts = [
+            self._title,
+            f"{self._done}/{steps}",
+            f"{seconds:.0f}s",
+            step_time(seconds / max(self._done, 1)),
+            format_logs(logs),
+        ]
+        print(" - ".join(part for part in parts if part), flush=True)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def make_bar() -> Any:
+    """A rich progress bar that is drawn when asked; None where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console()
+    if not console.is_terminal and not console.is_jupyter:
+        return None
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[logs]}"),
+    )
+    # Drawn by the loop: a thread of its own would take time from the steps.
+    return Progress(*columns, console=console, auto_refresh=False)
+
+
+def format_logs(logs: Mapping[str, Any]) -> str:
+    """`loss: 0.4213 - accuracy: 0.8750`; metrics that are vectors by their mean."""
+    return " - ".join(f"{key}: {_number(float(np.mean(value)))}" for key, value in logs.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4e}"
+
+
+def step_time(seconds: float) -> str:
+    """`31ms/step`"""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}/step"
+    return f"{seconds * 1e6:.0f}us/step"
