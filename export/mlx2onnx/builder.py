@@ -6,6 +6,7 @@ The only file that knows onnx_ir. A rule calls `g.op("Gemm", x, w, b, transB=1)`
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 import onnx
 import onnx_ir as ir
+from mlx2onnx import folding
 from onnx_ir import DataType, Model, Value
 from onnx_ir.passes import PassManager, common
 
@@ -102,6 +104,8 @@ class Builder:
         self._functions: dict[str, tuple[ir.Function, list[Value]]] = {}
         self._names: dict[str, int] = {}
         self._initializers: dict[Hashable, Value] = {}
+        self._constants: set[Value] = set()
+        self._kept: list[Any] = []
         self._outputs: list[tuple[Value, str]] = []
         self._scope: tuple[str, ...] = ()
         self._metadata: dict[str, str] = {}
@@ -117,6 +121,21 @@ class Builder:
             yield
         finally:
             self._scope, self._metadata = scope, before
+
+    def here(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        """Opens, later, the scopes that are open now: for a node that is made on demand."""
+        scope, metadata = self._scope, self._metadata
+
+        @contextlib.contextmanager
+        def reopen() -> Iterator[None]:
+            before = self._scope, self._metadata
+            self._scope, self._metadata = scope, metadata
+            try:
+                yield
+            finally:
+                self._scope, self._metadata = before
+
+        return reopen
 
     @property
     def path(self) -> str:
@@ -141,7 +160,7 @@ class Builder:
             raise ValueError(f"to_onnx: expected unique input names, got {name!r} twice. Rename.")
         self._names[name] = 1
         dims = [f"{name}_dim_{i}" if d is None else d for i, d in enumerate(shape)]
-        value = ir.Input(name, ir.Shape(dims), ir.TensorType(self.element_type(dtype)))
+        value = ir.val(name, self.element_type(dtype), dims)
         self._main.graph.inputs.append(value)
         return value
 
@@ -183,6 +202,10 @@ class Builder:
         dtype = self.element_type(array.dtype).numpy()
         return array if array.dtype == dtype else array.astype(dtype)
 
+    def keep(self, array: Any) -> None:
+        """Holds an array while the model is built, so that its address stays its own."""
+        self._kept.append(array)
+
     def constant(self, value: Any, dtype: Any = None) -> Value:
         """A small constant, stored once per content. Python ints are int64, floats float32."""
         if dtype is None and isinstance(value, float):
@@ -191,16 +214,18 @@ class Builder:
         if dtype is not None:
             array = array.astype(self.element_type(dtype).numpy())
         array = self._in_model_type(array)
-        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        key = ("constant", array.dtype.str, array.shape, hashlib.sha256(array).digest())
         function = self._frame.function
         if function is not None and array.size <= MAX_BODY_CONSTANT:
             if key not in function.memo:
                 with self._inside(function):
                     function.memo[key] = self.op("Constant", value=ir.Tensor(array))
+                self._constants.add(function.memo[key])
             return function.memo[key]
         if key not in self._initializers:
             scope, self._scope = self._scope, ()
             self._initializers[key] = self._store("constant", array)
+            self._constants.add(self._initializers[key])
             self._scope = scope
         return self._visible(self._initializers[key])
 
@@ -249,11 +274,32 @@ class Builder:
         """Adds a node; returns its Value, or a tuple of them when `outputs` is not 1.
 
         A dtype as an attribute (`to=mx.float32`) becomes its ONNX number; None is left out.
-        An Identity is never written: its operand is returned.
+        An Identity is never written: its operand is returned. What depends on nothing but small
+        constants (not weights) is computed here and becomes a constant.
         """
         if op_type == "Identity" and not domain:
             return operands[0]
+        folded = self._fold(op_type, operands, attributes) if outputs == 1 and not domain else None
+        if folded is not None:
+            return folded
         return self._node(op_type, operands, name, outputs, domain, attributes)
+
+    def _fold(
+        self, op_type: str, operands: Sequence[Any], attributes: Mapping[str, Any]
+    ) -> Value | None:
+        if any(isinstance(o, Value) and o not in self._constants for o in operands):
+            return None
+        if op_type == "Cast":
+            array = self.constant_value(operands[0])
+            return None if array is None else self.constant(array, attributes["to"])
+        like = next((o.dtype for o in operands if isinstance(o, Value)), None)
+        values = [self._operand(o, like) for o in operands]
+        arrays = [self.constant_value(v) for v in values if v is not None]
+        known = [a for a in arrays if a is not None]
+        if not known or len(known) < len(operands):
+            return None
+        result = folding.fold(op_type, known, attributes)
+        return None if result is None else self.constant(result)
 
     def _identity(self, value: Value) -> Value:
         return self._node("Identity", [value], None, 1, "", {})
@@ -374,11 +420,7 @@ class Builder:
         `inputs` are (dtype, shape) of the formal inputs. Values of the outer graph may be used.
         """
         formals = [
-            ir.Input(
-                self._unique("formal"),
-                None if shape is None else ir.Shape(shape),
-                ir.TensorType(self.element_type(dtype)),
-            )
+            ir.val(self._unique("formal"), self.element_type(dtype), shape)
             for dtype, shape in inputs
         ]
         graph = ir.Graph(formals, [], nodes=[], name=self._unique("body"))

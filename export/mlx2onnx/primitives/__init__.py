@@ -1,0 +1,15 @@
+"""Rules that lower MLX primitives, one file a family."""
+
+from mlx2onnx.primitives import (
+    complex,
+    elementwise,
+    indexing,
+    matmul,
+    reduction,
+    shaping,
+    windows,
+)
+from mlx2onnx.primitives.registry import RULES, Rule, Unsupported, primitive
+
+__all__ = ["RULES", "Rule", "Unsupported", "primitive"]
+__all__ += ["complex", "elementwise", "indexing", "matmul", "reduction", "shaping", "windows"]

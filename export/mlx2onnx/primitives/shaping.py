@@ -1,0 +1,248 @@
+"""Primitives that only move elements: reshapes, transposes, slices, joins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx2onnx.builder import Builder, DataType, Value
+from mlx2onnx.primitives.patterns import made_by, reduced_axes
+from mlx2onnx.primitives.registry import Unsupported, primitive
+from mlx2onnx.sizes import Int, Size
+
+LAST = np.iinfo(np.int64).max
+BEFORE_FIRST = np.iinfo(np.int64).min + 1
+PRODUCTS = ("Matmul", "AddMM")
+RESHAPES = ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")
+
+
+@primitive(*RESHAPES)
+def reshape(g: Builder, event: Any, x: Value) -> Value:
+    if event.outputs[0].dtype == mx.complex64:
+        raise Unsupported("ONNX computes with complex numbers in DFT only")
+    array, target = event.inputs[0], event.shape
+    if (direct := _reduce_without_keeping(g, event, x)) is not None:
+        return direct
+    if (product := event.context.maker(array)) is not None and product.name in PRODUCTS:
+        made = without_flattening(g, event, product, target)
+        if made is not None:
+            return made
+    # Of a row of reshapes only the last is needed.
+    while (maker := event.context.maker(array)) is not None and maker.name in RESHAPES:
+        array = maker.inputs[0]
+    return reshaped(g, event, event.context.full(array), array.shape, target)
+
+
+def reshaped(
+    g: Builder, event: Any, x: Value, source: Sequence[Int], target: Sequence[Int]
+) -> Value:
+    """`x` of shape `source` in the shape `target`, by the operator that says it shortest."""
+    if tuple(source) == tuple(target):
+        return x
+    if (axes := _inserted(source, target)) is not None:
+        return g.op("Unsqueeze", x, axes)
+    if (axes := _inserted(target, source)) is not None:
+        return g.op("Squeeze", x, axes)
+    dims: list[Any] = [
+        0 if isinstance(d, Size) and i < len(source) and source[i] == d else d
+        for i, d in enumerate(target)
+    ]
+    open_dims = [i for i, d in enumerate(dims) if isinstance(d, Size)]
+    if len(open_dims) == 1 and 0 not in target:
+        dims[open_dims[0]] = -1
+    elif len(open_dims) > 1:
+        unknown = next((i for i in open_dims if dims[i].formula is None), open_dims[-1])
+        dims[unknown] = -1
+    return g.op("Reshape", x, event.context.vector(dims))
+
+
+def _inserted(short: Sequence[Int], long: Sequence[Int]) -> list[int] | None:
+    """The axes of `long` that are ones inserted into `short`."""
+    if len(short) >= len(long):
+        return None
+    axes, i = [], 0
+    for axis, dim in enumerate(long):
+        left = len(long) - axis
+        if i < len(short) and short[i] == dim and not (dim == 1 and left > len(short) - i):
+            i += 1
+        elif dim == 1:
+            axes.append(axis)
+        else:
+            return None
+    return axes if i == len(short) else None
+
+
+def _reduce_without_keeping(g: Builder, event: Any, x: Value) -> Value | None:
+    """MLX reduces with kept axes and squeezes them; ONNX does both in one node."""
+    node = x.producer()
+    if event.name != "Squeeze" or node is None:
+        return None
+    squeezed = sorted(event.arguments[0])
+    if node.op_type == "Unsqueeze" and (axes := g.constant_value(node.inputs[1])) is not None:
+        return node.inputs[0] if sorted(axes) == squeezed else None
+    if "keepdims" not in node.attributes:
+        return None
+    rank = len(event.inputs[0].shape)
+    if node.op_type.startswith("Arg"):
+        axis = node.attributes["axis"].as_int()
+        if squeezed == [axis % rank]:
+            return g.op(node.op_type, node.inputs[0], axis=axis, keepdims=0)
+    elif sorted(a % rank for a in reduced_axes(g, node) or []) == squeezed:
+        if node.attributes["keepdims"].as_int() == 1:
+            return g.reduce(node.op_type, node.inputs[0], squeezed, keepdims=False)
+    return None
+
+
+@primitive("Transpose")
+def transpose(g: Builder, event: Any, x: Value) -> Value:
+    return transposed(g, x, list(event.arguments[0]))
+
+
+def transposed(g: Builder, x: Value, perm: Sequence[int]) -> Value:
+    """`x` with its axes permuted; two transposes in a row are one."""
+    before = made_by(x, "Transpose")
+    if before is not None:
+        first = before.attributes["perm"].as_ints()
+        return transposed(g, before.inputs[0], [first[p] for p in perm])
+    if list(perm) == sorted(perm):
+        return x
+    return g.op("Transpose", x, perm=list(perm))
+
+
+def stored_transpose(g: Builder, x: Value) -> Value:
+    """A transposed weight, stored that way; anything else as it is."""
+    node = made_by(x, "Transpose")
+    array = g.constant_value(node.inputs[0]) if node is not None else None
+    if array is None:
+        return x
+    perm = node.attributes["perm"].as_ints()
+    source = node.inputs[0]
+    name = f"{(source.name or '').removeprefix(f'{g.path}/')}_transposed"
+    return g.initializer(name, lambda: array.transpose(perm), ("transposed", source, tuple(perm)))
+
+
+def without_flattening(g: Builder, event: Any, product: Any, target: Sequence[Int]) -> Value | None:
+    """A product of flattened rows that is unflattened again needs no reshape in ONNX."""
+    context = event.context
+    rows = context.maker(product.inputs[0])
+    if rows is None or rows.name not in ("Flatten", "Reshape"):
+        return None
+    source = rows.inputs[0]
+    if len(rows.outputs[0].shape) != 2 or len(product.inputs[1].shape) != 2:
+        return None
+    if tuple(target[:-1]) != source.shape[:-1] or source.shape[-1] != rows.outputs[0].shape[-1]:
+        return None
+    if target[-1] != product.outputs[0].shape[-1]:
+        return None
+    weight = stored_transpose(g, context.full(product.inputs[1]))
+    made = g.op("MatMul", context.full(source), weight)
+    if product.name == "Matmul":
+        return made
+    bias = product.inputs[2]
+    if product.arguments != (1.0, 1.0) or len(context.actual[bias.name]) > 1:
+        return None
+    return g.op("Add", made, context.value(bias))
+
+
+@primitive("Slice")
+def slice_(g: Builder, event: Any, x: Value) -> Value:
+    return sliced(g, event, x, event.inputs[0].shape, *event.arguments)
+
+
+def sliced(
+    g: Builder,
+    event: Any,
+    x: Value,
+    shape: Sequence[Int],
+    starts: Sequence[Int],
+    ends: Sequence[Int],
+    steps: Sequence[int],
+) -> Value:
+    """`x[start:end:step]` on each axis, with MLX's normalized bounds."""
+    rows = []
+    for axis, (size, start, end, step) in enumerate(zip(shape, starts, ends, steps, strict=True)):
+        if start == 0 and end == size and step == 1:
+            continue
+        if step < 0 and _is_before_first(end, size):
+            end = BEFORE_FIRST
+        elif end == size:
+            end = LAST
+        rows.append((_bound(start, size), _bound(end, size), axis, step))
+    if not rows:
+        return x
+    first, last, axes, strides = zip(*rows, strict=True)
+    vector = event.context.vector
+    plain = all(s == 1 for s in strides)
+    bounds = vector(first), vector(last), list(axes)
+    return g.op("Slice", x, *bounds) if plain else g.op("Slice", x, *bounds, list(strides))
+
+
+def _is_before_first(end: Int, size: Int) -> bool:
+    if isinstance(end, Size):
+        sizes = size.values if isinstance(size, Size) else (size,) * len(end.values)
+        return all(e < 0 and e + s < 0 for e, s in zip(end.values, sizes, strict=True))
+    return end < 0 and (isinstance(size, Size) or end + size < 0)
+
+
+def _bound(bound: Int, size: Int) -> Int:
+    """A bound that moves with the size, counted from the end."""
+    if isinstance(bound, Size) and (distance := bound.minus(size)) is not None and distance < 0:
+        return distance
+    return bound
+
+
+@primitive("Concatenate")
+def concatenate(g: Builder, event: Any, *values: Value) -> Value:
+    parts = [v for v, a in zip(values, event.inputs, strict=True) if 0 not in a.shape]
+    if len(parts) == 1:
+        return parts[0]
+    return g.op("Concat", *(parts or values), axis=event.arguments[0])
+
+
+@primitive("Split")
+def split(g: Builder, event: Any, x: Value) -> Any:
+    axis = event.arguments[1]
+    sizes = [a.shape[axis] for a in event.outputs]
+    if len(sizes) == 1:
+        return x
+    return g.op("Split", x, event.context.vector(sizes), axis=axis, outputs=len(sizes))
+
+
+@primitive("Pad")
+def pad(g: Builder, event: Any, x: Value, value: Value) -> Value:
+    axes, low, high = event.arguments
+    rows = [(a, lo, hi) for a, lo, hi in zip(axes, low, high, strict=True) if lo or hi]
+    if not rows:
+        return x
+    if x.dtype == DataType.BOOL:
+        x, value = g.cast(x, mx.int32), g.cast(value, mx.int32)
+    pads: list[Int] = [0] * (2 * len(event.shape))
+    for axis, lo, hi in rows:
+        pads[axis], pads[axis + len(event.shape)] = lo, hi
+    return g.op("Pad", x, event.context.vector(pads), value)
+
+
+@primitive("Arange")
+def arange(g: Builder, event: Any) -> Value:
+    start, stop, step = event.arguments
+    dtype = {mx.bfloat16: mx.float32, mx.float16: mx.float32}.get(
+        event.outputs[0].dtype, event.outputs[0].dtype
+    )
+    if not any(isinstance(a, Size) for a in event.arguments):
+        return g.constant(np.asarray(mx.arange(start, stop, step, dtype)), _stored(event))
+    stored = g.element_type(_stored(event))
+    ends = [
+        event.context.scalar(a, stored) if isinstance(a, Size) else g.constant(a, stored)
+        for a in (start, stop, step)
+    ]
+    return g.op("Range", *ends)
+
+
+def _stored(event: Any) -> mx.Dtype:
+    wide = {mx.uint32: mx.int64, mx.uint64: mx.int64}
+    dtype = event.outputs[0].dtype
+    if mx.issubdtype(dtype, mx.integer):
+        return wide.get(dtype, dtype if dtype == mx.int64 else mx.int32)
+    return mx.float32

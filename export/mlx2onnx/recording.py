@@ -1,0 +1,222 @@
+"""What a function computes, as typed MLX primitives, with sizes as forms of dynamic dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx2onnx import sizes
+from mlx.utils import tree_flatten
+from mlx2onnx.builder import to_numpy
+from mlx2onnx.sizes import Int, Size
+
+Dim = int | str | None
+Spec = tuple[tuple[Dim, ...], mx.Dtype]
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a recording."""
+
+    name: str
+    shape: tuple[Int, ...]
+    dtype: mx.Dtype
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One MLX primitive: its name, positional arguments, and arrays."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Differs:
+    """A constant that depends on a dynamic dimension; `form` is None when it cannot be computed."""
+
+    form: sizes.Scaled | Size | None
+    values: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A traced function. `structure` is what must not depend on the sizes."""
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    constants: dict[str, mx.array | Differs]
+    primitives: tuple[Primitive, ...]
+    probes: int = 1
+
+    @property
+    def structure(self) -> list[Any]:
+        return [
+            (
+                p.name,
+                [a.name for a in p.inputs],
+                [(a.name, a.dtype, len(a.shape)) for a in p.outputs],
+            )
+            for p in self.primitives
+        ] + [list(self.constants), [a.name for a in self.outputs]]
+
+
+class SizeDependent(Exception):
+    """The computation itself changes with the size of a dynamic dimension."""
+
+
+def record(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> Recording:
+    """Runs `fn(*arrays)` symbolically and returns what MLX would compute."""
+    events: list[dict[str, Any]] = []
+
+    def flat(*inputs: mx.array) -> list[mx.array]:
+        outputs = tree_flatten(fn(*inputs))
+        return [v if isinstance(v, mx.array) else mx.array(v) for _, v in outputs]
+
+    # On the CPU stream LayerNorm, RoPE and attention expand to plain primitives on every machine.
+    with mx.stream(mx.cpu):
+        mx.export_function(events.append, flat, *arrays)
+    by_type = {e["type"]: e for e in events if e["type"] != "primitive"}
+    return Recording(
+        _arrays(by_type["inputs"]["inputs"]),
+        _arrays(by_type["outputs"]["outputs"]),
+        dict(by_type["constants"]["constants"]),
+        tuple(
+            Primitive(e["name"], tuple(e["arguments"]), _arrays(e["inputs"]), _arrays(e["outputs"]))
+            for e in events
+            if e["type"] == "primitive"
+        ),
+    )
+
+
+def _arrays(entries: Sequence[tuple[str, tuple[int, ...], mx.Dtype]]) -> tuple[Array, ...]:
+    return tuple(Array(name, tuple(shape), dtype) for name, shape, dtype in entries)
+
+
+def record_at_all_sizes(
+    fn: Callable[..., Any], specs: Sequence[Spec], given: Sequence[mx.array | None]
+) -> tuple[Recording, dict[str, tuple[int, int]]]:
+    """Records `fn` at the probe sizes and merges the recordings.
+
+    Unnamed dimensions are told apart, unless `fn` only takes them when they are equal; sizes that
+    `fn` refuses (smaller than a kernel) are tried larger. Returns the recording and, for each
+    dynamic dimension, an input and axis that has it.
+
+    Raises: SizeDependent; what `fn` raises at every size.
+    """
+    error: Exception | None = None
+    for named in dict.fromkeys((_name(specs, True), _name(specs, False))):
+        sources = {}
+        for i, (shape, _) in enumerate(named):
+            for axis, dim in enumerate(shape):
+                if isinstance(dim, str):
+                    sources.setdefault(dim, (i, axis))
+        for scale in sizes.LARGER if sources else (1,):
+            points = sizes.probes(list(sources), scale)
+            try:
+                found = [record(fn, _inputs(named, given, point)) for point in points]
+            except Exception as e:
+                if "Unable to get state" in str(e):
+                    raise
+                error = error or e
+                continue
+            return merge(found, points), sources
+    assert error is not None
+    error.add_note(f"while tracing a function for inputs of shapes {[s for s, _ in specs]}")
+    raise error
+
+
+def _name(specs: Sequence[Spec], apart: bool) -> tuple[Spec, ...]:
+    """Names for None: one for all first axes; for others one an input and axis, or one an axis."""
+    return tuple(
+        (
+            tuple(
+                d if d is not None else f"{f'_{i}' if apart and a else ''}_axis_{a}"
+                for a, d in enumerate(shape)
+            ),
+            dtype,
+        )
+        for i, (shape, dtype) in enumerate(specs)
+    )
+
+
+def _inputs(
+    specs: Sequence[Spec], given: Sequence[mx.array | None], point: Mapping[str, int]
+) -> list[mx.array]:
+    return [
+        array if array is not None else mx.zeros([point.get(d, d) for d in shape], dtype)  # type: ignore[arg-type, misc]
+        for (shape, dtype), array in zip(specs, given, strict=True)
+    ]
+
+
+def merge(found: Sequence[Recording], points: Sequence[Mapping[str, int]]) -> Recording:
+    """One recording out of those at the probe sizes."""
+    first = found[0]
+    if len(found) == 1:
+        return first
+    if any(r.structure != first.structure for r in found[1:]):
+        names = ", ".join(points[0])
+        raise SizeDependent(
+            f"expected the same computation at every size of {names}, got different ones"
+        )
+
+    def arrays(groups: Sequence[Sequence[Array]]) -> tuple[Array, ...]:
+        return tuple(
+            Array(same[0].name, _merge_values([a.shape for a in same], points), same[0].dtype)
+            for same in zip(*groups, strict=True)
+        )
+
+    return Recording(
+        arrays([r.inputs for r in found]),
+        arrays([r.outputs for r in found]),
+        {
+            name: _merge_constant([r.constants[name] for r in found], points)
+            for name in first.constants
+        },
+        tuple(
+            Primitive(
+                same[0].name,
+                _merge_values([p.arguments for p in same], points),
+                arrays([p.inputs for p in same]),
+                arrays([p.outputs for p in same]),
+            )
+            for same in zip(*(r.primitives for r in found), strict=True)
+        ),
+        len(found),
+    )
+
+
+def _merge_values(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Any:
+    """Arguments of the same primitive: equal, or sizes."""
+    first = values[0]
+    if isinstance(first, (list, tuple)):
+        return tuple(_merge_values(same, points) for same in zip(*values, strict=True))
+    if all(v == first for v in values):
+        return first
+    if all(isinstance(v, (int, float)) and float(v).is_integer() for v in values):
+        return sizes.unify([int(v) for v in values], points)
+    raise SizeDependent(f"an argument was {', '.join(map(str, values))}")
+
+
+def _merge_constant(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Any:
+    first = values[0]
+    if all(_same(first, v) for v in values[1:]):
+        return first
+    arrays = tuple(to_numpy(v) for v in values)
+    return Differs(sizes.solve_constant(arrays, points), arrays)
+
+
+def _same(a: mx.array, b: mx.array) -> bool:
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    a, b = to_numpy(a), to_numpy(b)
+    if a.ctypes.data == b.ctypes.data:
+        return True
+    return np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.inexact))

@@ -1,0 +1,173 @@
+"""Sizes that depend on dynamic dimensions, recovered from a few traces at different sizes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+# Three sizes a dynamic dimension. Primes, so that no size is a product of others.
+PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73)
+# When a computation refuses the small sizes (a kernel may be larger), these are tried.
+LARGER = (1, 12, 60)
+
+Term = tuple[tuple[str, ...], int]
+Probe = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Size:
+    """An integer that was different in the probes: `values`, one a probe.
+
+    `formula` is the sum of coefficient · product of dynamic dimensions that gives them, or None
+    when there is none. Two sizes are equal when they were equal in every probe.
+    """
+
+    values: tuple[int, ...]
+    formula: tuple[Term, ...] | None = field(compare=False)
+
+    @property
+    def symbol(self) -> str | None:
+        """The dynamic dimension that this is, if it is just one."""
+        match self.formula:
+            case (((name,), 1),):
+                return name
+        return None
+
+    def minus(self, other: int | Size) -> int | None:
+        """`self - other` if that is the same in every probe."""
+        others = other.values if isinstance(other, Size) else (other,) * len(self.values)
+        differences = {a - b for a, b in zip(self.values, others, strict=True)}
+        return differences.pop() if len(differences) == 1 else None
+
+
+Int = int | Size
+
+
+def probes(symbols: Sequence[str], scale: int = 1) -> list[dict[str, int]]:
+    """Every combination of two sizes a symbol, then one probe with all third sizes."""
+    sizes = {s: [scale * p for p in PRIMES[3 * i : 3 * i + 3]] for i, s in enumerate(symbols)}
+    corners = itertools.product(*(sizes[s][:2] for s in symbols))
+    points = [dict(zip(symbols, corner, strict=True)) for corner in corners]
+    return [*points, {s: sizes[s][2] for s in symbols}] if symbols else points
+
+
+def unify(values: Sequence[int], points: Sequence[Probe]) -> Int:
+    """The integer that was `values` in the probes, symbolic if it differed."""
+    if len(set(values)) == 1:
+        return values[0]
+    return Size(tuple(values), solve(values, points))
+
+
+def solve(values: Sequence[int], points: Sequence[Probe]) -> tuple[Term, ...] | None:
+    """The multilinear form in the dynamic dimensions with these values, if its terms are whole."""
+    symbols = list(points[0])
+    table = dict(zip((tuple(p.values()) for p in points), values, strict=True))
+    ends = [(points[0][s], points[-2][s]) for s in symbols]
+    terms = _interpolate(symbols, ends, (), table)
+    terms = {names: c for names, c in terms.items() if c}
+    if any(c.denominator != 1 for c in terms.values()):
+        return None
+    formula = tuple(sorted((names, int(c)) for names, c in terms.items()))
+    return (
+        formula if all(evaluate(formula, p) == table[tuple(p.values())] for p in points) else None
+    )
+
+
+def _interpolate(
+    symbols: Sequence[str],
+    ends: Sequence[tuple[int, int]],
+    chosen: tuple[int, ...],
+    table: Mapping[tuple[int, ...], int],
+) -> dict[tuple[str, ...], Fraction]:
+    depth = len(chosen)
+    if depth == len(symbols):
+        return {(): Fraction(table[chosen])}
+    low, high = ends[depth]
+    at_low = _interpolate(symbols, ends, (*chosen, low), table)
+    at_high = _interpolate(symbols, ends, (*chosen, high), table)
+    terms = {}
+    for names, value in at_low.items():
+        slope = (at_high[names] - value) / (high - low)
+        terms[names] = value - slope * low
+        terms[(symbols[depth], *names)] = slope
+    return terms
+
+
+def evaluate(formula: Sequence[Term], point: Probe) -> int:
+    """The formula's value at given sizes."""
+    return sum(c * math.prod(point[name] for name in names) for names, c in formula)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A scalar constant that is `factor · product(symbols) ** power`, power 1 or -1."""
+
+    factor: float
+    symbols: tuple[str, ...]
+    power: int
+
+
+def solve_constant(values: Sequence[np.ndarray], points: Sequence[Probe]) -> Scaled | Size | None:
+    """How a scalar constant depends on the dynamic dimensions: c·N, c/N, or a whole linear form."""
+    if any(v.shape != () for v in values) or not np.issubdtype(values[0].dtype, np.number):
+        return None
+    numbers = [float(v) for v in values]
+    for count in range(1, len(points[0]) + 1):
+        for symbols in itertools.combinations(points[0], count):
+            products = [math.prod(p[s] for s in symbols) for p in points]
+            for power in (1, -1):
+                factors = [v / n**power for v, n in zip(numbers, products, strict=True)]
+                if np.allclose(factors, factors[0], rtol=3e-7, atol=0):
+                    return Scaled(_plain(factors), symbols, power)
+    if all(n.is_integer() for n in numbers):
+        size = unify([int(n) for n in numbers], points)
+        return size if isinstance(size, Size) and size.formula is not None else None
+    return None
+
+
+def _plain(factors: Sequence[float]) -> float:
+    """The factor, whole when rounding alone keeps it from that."""
+    mean = sum(factors) / len(factors)
+    return float(round(mean)) if abs(mean - round(mean)) < 3e-7 * abs(mean) else mean
+
+
+def product(dims: Sequence[Int]) -> Int | None:
+    """The product of sizes; None when no formula can be given for it."""
+    if all(isinstance(d, int) for d in dims):
+        return math.prod(d for d in dims if isinstance(d, int))
+    count = max(len(d.values) for d in dims if isinstance(d, Size))
+    columns = [d.values if isinstance(d, Size) else (d,) * count for d in dims]
+    values = tuple(math.prod(column) for column in zip(*columns, strict=True))
+    return Size(values, _product_formula(dims))
+
+
+def _product_formula(dims: Sequence[Int]) -> tuple[Term, ...] | None:
+    total: dict[tuple[str, ...], int] = {(): 1}
+    for dim in dims:
+        formula = (((), dim),) if isinstance(dim, int) else dim.formula
+        if formula is None:
+            return None
+        grown: dict[tuple[str, ...], int] = {}
+        for (a, x), (b, y) in itertools.product(total.items(), formula):
+            names = tuple(sorted((*a, *b)))
+            grown[names] = grown.get(names, 0) + x * y
+        total = grown
+    return tuple(sorted(total.items()))
+
+
+def as_text(size: Any) -> str:
+    """A size as people write it: `2·batch + 1`."""
+    if not isinstance(size, Size):
+        return str(size)
+    if size.formula is None:
+        return f"a size that was {', '.join(map(str, size.values))}"
+    parts = []
+    for names, c in reversed(size.formula):
+        parts.append("·".join([*([str(c)] if c != 1 or not names else []), *names]))
+    return " + ".join(parts)
