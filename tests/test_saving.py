@@ -186,3 +186,25 @@ def test_loading_runs_nothing_that_a_file_names(tmp_path, name):
 def test_the_ending_is_checked(tmp_path):
     with pytest.raises(ValueError, match=r"a path that ends in '\.mlxfunc', got"):
         shared_model().save(tmp_path / "m.h5")
+
+
+def test_training_goes_on_with_the_same_optimizer_state(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 4)), rng.normal(size=(64, 1))
+    m = mf.Sequential([layers.Dense(8, activation="tanh", input_shape=(4,)), layers.Dense(1)])
+    m.compile("adam", "mse", metrics=["mae"])
+    m.fit(x, y, epochs=2, verbose=0)
+    m.save(tmp_path / "m.mlxfunc")
+    loaded = saving.load_model(tmp_path / "m.mlxfunc")
+    first, second = (k.fit(x, y, epochs=2, shuffle=False, verbose=0) for k in (m, loaded))
+    assert first.history == second.history
+    assert equal(m.weights, loaded.weights)
+
+
+def test_a_model_can_be_loaded_without_its_training_setup(tmp_path):
+    m = mf.Sequential([layers.Dense(1, input_shape=(4,))])
+    m.compile("adam", "mse")
+    m.save(tmp_path / "m.mlxfunc")
+    loaded = saving.load_model(tmp_path / "m.mlxfunc", compile=False)
+    with pytest.raises(RuntimeError, match="compile"):
+        loaded.fit(np.zeros((2, 4)), np.zeros((2, 1)))
