@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from . import distributed
 
@@ -288,8 +289,7 @@ class SwapEMAWeights(Callback):
 
 def learning_rate(model: Any) -> float:
     """The rate of the next step."""
-    rate = model.optimizer.learning_rate
-    return rate.item() if isinstance(rate, mx.array) else float(rate)
+    return float(np.array(model.optimizer.learning_rate))
 
 
 def say(text: str) -> None:

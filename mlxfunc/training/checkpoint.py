@@ -66,8 +66,8 @@ def save(path: Path, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None
 
 def load(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """What `save` wrote."""
-    arrays, metadata = mx.load(str(path), format="safetensors", return_metadata=True)
-    return arrays, json.loads(metadata["facts"])
+    loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+    return loaded[0], json.loads(loaded[1]["facts"])
 
 
 def restore(model: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ class BackupAndRestore(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.batches += 1
-        if self.save_freq != "epoch" and self.batches % self.save_freq == 0:
+        if isinstance(self.save_freq, int) and self.batches % self.save_freq == 0:
             self.model.defer(lambda: self._save(self.epoch, batch + 1))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
@@ -55,7 +55,7 @@ class Batch:
     def split(self, share: float) -> tuple[Batch, Batch]:
         """The first rows, and the last as `validation_split` takes them."""
         groups = [split_rows(g, share) if g else ([], []) for g in (self.x, self.y, self.w)]
-        parts = [Batch(*(group[k] for group in groups)) for k in range(2)]
+        parts = [Batch(x, y, w) for x, y, w in zip(*groups, strict=True)]
         for part in parts:
             part.rows = part.total = int(part.x[0].shape[0])
         return parts[0], parts[1]
@@ -213,9 +213,9 @@ class ArraySource(Source):
         small = held and size_in_bytes <= limit
         self.streams = not small or any(isinstance(a, np.memmap) for a in arrays)
         place = (lambda a: a) if self.streams else _settle
-        self.batch = Batch(
-            *([None if a is None else place(a) for a in g] for g in (batch.x, batch.y, batch.w))
-        )
+        self.groups = [
+            [None if a is None else place(a) for a in g] for g in (batch.x, batch.y, batch.w)
+        ]
 
     def order(self, index: int) -> np.ndarray | None:
         """The rows of pass `index`: the same for the same seed, whatever ran before."""
@@ -244,11 +244,10 @@ class ArraySource(Source):
             if self.share:
                 part = self.share(total)
                 rows = slice(first + part.start, first + part.stop) if order is None else rows[part]
-            taken = [
-                [None if a is None else _take(a, rows) for a in group]
-                for group in (self.batch.x, self.batch.y, self.batch.w)
-            ]
-            yield Batch(*taken, rows=int(taken[0][0].shape[0]), total=total)
+            x, y, w = (
+                [None if a is None else _take(a, rows) for a in group] for group in self.groups
+            )
+            yield Batch(x, y, w, len(rows) if order is not None else rows.stop - rows.start, total)
 
 
 def _take(array: Any, rows: Any) -> mx.array:
@@ -287,7 +286,7 @@ class IterableSource(Source):
     def __init__(self, items: Iterable[Any], reader: Reader, limit: int | None = None) -> None:
         self.items, self.reader, self.limit = items, reader, limit
         self.once = isinstance(items, Iterator) and not hasattr(items, "reset")
-        self.steps = len(items) if hasattr(items, "__len__") else None
+        self.steps = len(items) if isinstance(items, Sized) else None
         self._only: Iterator[Batch] | None = None
         self._started = False
 
@@ -306,7 +305,7 @@ class IterableSource(Source):
         first = next(items, None)
         if first is None:
             return iter(())
-        batches = map(self.reader.item, chain([first], items))
+        batches: Iterator[Batch] = map(self.reader.item, chain([first], items))
         if self.once and self.limit is not None:
             batches = islice(batches, max(self.limit - skip, 0))
         batches = (batch.on_device() for batch in batches)
@@ -323,10 +322,10 @@ class DatasetSource(Source):
             raise ValueError("data: expected at least one batch, got a dataset of length 0.")
 
     def start(self, index: int, skip: int) -> Iterator[Batch]:
-        order = range(self.steps or 0)
+        order: Sequence[int] = range(self.steps or 0)
         if self.shuffle:
             random = np.random.default_rng([self.seed, index])
-            order = random.permutation(self.steps).tolist()
+            order = random.permutation(len(order)).tolist()
         data = self.dataset
         workers, depth = getattr(data, "workers", 1), getattr(data, "max_queue_size", PREFETCH)
         processes = getattr(data, "use_multiprocessing", False)

@@ -54,8 +54,8 @@ def total_of(tree: Any) -> Any:
     """The sum of each array over the ranks, sent as one message for each dtype."""
     if size() == 1:
         return tree
-    flat = tree_flatten(tree)
-    sums: dict[int, mx.array] = {}
+    flat: list[Any] = list(tree_flatten(tree))
+    sums: list[Any] = [None] * len(flat)
     for dtype in dict.fromkeys(array.dtype for _, array in flat):
         places = [i for i, (_, array) in enumerate(flat) if array.dtype == dtype]
         message = mx.distributed.all_sum(mx.concatenate([flat[i][1].reshape(-1) for i in places]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 
 from . import step as steps
 from .callbacks import CallbackList, History
-from .data import ArraySource, Batch, Reader, is_stream, make_source
+from .data import ArraySource, Batch, Reader, Source, is_stream, make_source
 from .feed import Feed
 from .logs import LazyLogs, to_floats
 from .objective import checker
@@ -75,10 +75,11 @@ class Trainer(Setup):
         train = Reader(self, self._checker(), class_weight, self._share())
         seed = self._shuffle_seed()
         if validation_split and validation_data is None:
+            source: Source
             source, validation = self._split(
-                train, (x, y, sample_weight), validation_split, batch_size, validation_batch_size
-            )
-            source.shuffle, source.seed = shuffle, seed
+                train, (x, y, sample_weight), validation_split, batch_size, validation_batch_size,
+                shuffle, seed,
+            )  # fmt: skip
         else:
             drawn = steps_per_epoch * (epochs - initial_epoch) if steps_per_epoch else None
             source = make_source(
@@ -286,7 +287,14 @@ class Trainer(Setup):
         return floats if as_dict else self._in_order(floats)
 
     def _split(
-        self, reader: Reader, data: tuple, share: float, size: int | None, check_size: int | None
+        self,
+        reader: Reader,
+        data: tuple,
+        share: float,
+        size: int | None,
+        check_size: int | None,
+        shuffle: bool | str,
+        seed: int,
     ) -> tuple[ArraySource, ArraySource]:
         """Sources for the first rows and the last."""
         if is_stream(data[0]):
@@ -296,10 +304,9 @@ class Trainer(Setup):
             )
         first, last = reader.read(*data).split(share)
         size = 32 if size is None else size
-        make: Callable[..., ArraySource] = ArraySource
         return (
-            make(first, size, share=reader.share),
-            make(last, check_size or size, share=reader.share),
+            ArraySource(first, size, shuffle, seed, share=reader.share),
+            ArraySource(last, check_size or size, share=reader.share),
         )
 
     def _validation(self, data: Any, batch_size: int | None) -> Any:

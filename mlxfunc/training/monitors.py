@@ -234,7 +234,7 @@ class ModelCheckpoint(Monitor):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.batches += 1
-        if self.save_freq != "epoch" and self.batches % self.save_freq == 0:
+        if isinstance(self.save_freq, int) and self.batches % self.save_freq == 0:
             self._save(self.epoch, logs or {}, batch=batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

@@ -109,7 +109,7 @@ class Objective:
         """Every array that moves during an epoch, in dicts that stay the same objects."""
         return [self.totals, *(metric.state for _, _, metric in self.metrics.values())]
 
-    def build(self, y_shapes: Sequence[tuple | None]) -> None:
+    def build(self, y_shapes: Sequence[Any]) -> None:
         """Choose what depends on the labels' shapes: "accuracy", "crossentropy".
 
         Raises: ValueError when labels are missing for an output that has a loss or a metric.

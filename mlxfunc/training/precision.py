@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
+
+from ..graph import leaves
 
 GROW_AFTER = 2000
 FIRST_SCALE = 2.0**15
@@ -65,8 +67,7 @@ class LossScale:
 
     def finite(self, gradients: Any) -> mx.array:
         """Whether every gradient is finite."""
-        leaves = [mx.all(mx.isfinite(g)) for _, g in tree_flatten(gradients)]
-        return mx.all(mx.stack(leaves))
+        return mx.all(mx.stack([mx.all(mx.isfinite(g)) for g in leaves(gradients)]))
 
     def advance(self, finite: mx.array) -> None:
         """Move the scale after a step."""

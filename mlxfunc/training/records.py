@@ -144,7 +144,8 @@ class TensorBoard(Callback):
     def _write_weights(self, epoch: int) -> None:
         from mlx.utils import tree_flatten
 
-        for path, weight in tree_flatten(self.model.parameters()):
+        flat: list[Any] = list(tree_flatten(self.model.parameters()))
+        for path, weight in flat:
             tag = path.replace(".", "/") + "/histogram"
             self._writer("train").add_histogram(tag, np.array(weight), epoch)
 

@@ -27,6 +27,20 @@ from .precision import LossScale, parse
 class Setup:
     """`compile`, and the overridable steps."""
 
+    # The model's own, which this is mixed into.
+    name: Any
+    built: Any
+    input_names: Any
+    output_names: Any
+    inputs: Any
+    outputs: Any
+    output: Any
+    parameters: Any
+    trainable_parameters: Any
+    named_modules: Any
+    update: Any
+    regularization_loss: Any
+
     compiled = False
     optimizer: Any = None
     compute_dtype: mx.Dtype | None = None
@@ -224,10 +238,10 @@ class Setup:
     def _step(self, kind: str, compiled: bool) -> steps.Step:
         """The step of this kind, made anew when the state that it captures is another."""
         optimizer_state = self.optimizer.state if kind == "train" else None
-        frozen = tuple(path for path, _ in tree_flatten(self.trainable_parameters()))
-        key = (kind, compiled, frozen)
-        for known, state, step in self._steps:
-            if known == key and state is optimizer_state:
+        trained = tuple(flat[0] for flat in tree_flatten(self.trainable_parameters()))
+        key = (kind, compiled, trained)
+        for known, captured, step in self._steps:
+            if known == key and captured is optimizer_state:
                 return step
         state: list[Any] = [self]
         if kind != "predict":

@@ -1,0 +1,137 @@
+"""fit against the hand-written compiled mlx.nn loop, interleaved in one process.
+
+Prints the median time of an epoch of each, the ratio of medians, and that of the fastest
+epochs, which other work on the machine disturbs least. `--rounds N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import mlxfunc as mf
+import numpy as np
+
+# isort: split
+# mlxfunc first: it loads the BLAS that both sides use.
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers
+
+ROWS, BATCH = 128 * 40, 128
+
+
+def mlp() -> tuple[mf.Model, nn.Module, np.ndarray]:
+    x = mf.Input((784,))
+    h = mf.layers.Dense(512, activation="relu")(x)
+    h = mf.layers.Dense(512, activation="relu")(h)
+    model = mf.Model(x, mf.layers.Dense(10)(h))
+    twin = nn.Sequential(
+        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    )
+    return model, twin, np.random.rand(ROWS, 784).astype(np.float32)
+
+
+CASES: dict[str, Callable] = {"MLP 784-512-512-10": mlp}
+
+
+def hand_written(twin: nn.Module, x: mx.array, y: mx.array) -> Callable[[], float]:
+    """One epoch of the loop that MLX's documentation shows, with shuffling and accuracy."""
+    optimizer = mlx.optimizers.Adam(1e-3, bias_correction=True)
+    optimizer.init(twin.trainable_parameters())
+
+    def loss_fn(x: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:
+        logits = twin(x)
+        correct = mx.sum(mx.argmax(logits, axis=-1) == y)
+        return nn.losses.cross_entropy(logits, y, reduction="mean"), correct
+
+    gradient = nn.value_and_grad(twin, loss_fn)
+    state = [twin.state, optimizer.state, mx.random.state]
+
+    def step(x: mx.array, y: mx.array, total: mx.array) -> mx.array:
+        (loss, correct), gradients = gradient(x, y)
+        optimizer.update(twin, gradients)
+        return total + mx.stack([loss, correct.astype(mx.float32)])
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        order = mx.random.permutation(x.shape[0])
+        total = mx.zeros(2)
+        for first in range(0, x.shape[0], BATCH):
+            rows = order[first : first + BATCH]
+            total = compiled(x[rows], y[rows], total)
+            mx.async_eval(total, state)
+        total.tolist()
+        mx.eval(state)
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def with_fit(model: mf.Model, x: np.ndarray, y: np.ndarray, verbose: int) -> Callable[[], float]:
+    model.compile(
+        mf.optimizers.Adam(1e-3),
+        mf.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        model.fit(x, y, batch_size=BATCH, verbose=verbose)
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def batches(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    while True:
+        for first in range(0, len(x), BATCH):
+            yield x[first : first + BATCH], y[first : first + BATCH]
+
+
+def with_generator(model: mf.Model, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+    def epoch() -> float:
+        start = time.perf_counter()
+        model.fit(batches(x, y), steps_per_epoch=len(x) // BATCH, verbose=0)
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    options = parser.parse_args()
+    print(f"{'case':<24}{'by hand':>10}{'fit':>10}{'ratio':>8}{'best':>8}", end="")
+    print(f"{'generator':>11}{'ratio':>8}{'best':>8}")
+    for name, make in CASES.items():
+        if options.only not in name:
+            continue
+        model, twin, x = make()
+        y = np.random.randint(0, 10, ROWS).astype(np.int32)
+        runs = (
+            hand_written(twin, mx.array(x), mx.array(y)),
+            with_fit(model, x, y, verbose=1),
+            with_generator(model, x, y),
+        )
+        times: list[list[float]] = [[], [], []]
+        for round_number in range(options.rounds + 1):
+            for k, run in enumerate(runs):
+                seconds = run()
+                if round_number:
+                    times[k].append(seconds)
+        hand, fit, stream = (statistics.median(t) for t in times)
+        best = [min(t) for t in times]
+        print(f"{name:<24}{hand:>9.3f}s{fit:>9.3f}s{fit / hand:>8.3f}", end="")
+        print(f"{best[1] / best[0]:>8.3f}{stream:>10.3f}s{stream / fit:>8.3f}", end="")
+        print(f"{best[2] / best[1]:>8.3f}")
+
+
+if __name__ == "__main__":
+    main()
