@@ -1,0 +1,18 @@
+"""mlx2onnx: MLX models to ONNX, proven in ONNX Runtime.
+
+`to_onnx(model, "model.onnx")` takes an mlxfunc Model, an `mlx.nn.Module` or a function of arrays.
+"""
+
+from mlx2onnx.api import to_onnx
+from mlx2onnx.convert import UnsupportedLayers
+from mlx2onnx.trace import UnsupportedPrimitives
+from mlx2onnx.verify import Report, VerificationError, verify
+
+__all__ = [
+    "Report",
+    "UnsupportedLayers",
+    "UnsupportedPrimitives",
+    "VerificationError",
+    "to_onnx",
+    "verify",
+]

@@ -1,0 +1,294 @@
+"""Walks a Model's graph: each layer by its rule, else by tracing what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlxfunc as mf
+import mlx.core as mx
+from mlx2onnx import trace
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx2onnx.builder import Builder, Value
+from mlx2onnx.layers.registry import Unsupported, find, find_mask
+from mlx2onnx.layout import Layout, Tensor, plain
+from mlxfunc.graph import Node, SymbolicTensor, as_dtype, infer, leaves
+from mlxfunc.layers import Layer
+
+RULES_FOLDER = "export/mlx2onnx/layers"
+# A chain of values that wait for a layout is made once it is this long.
+LONGEST_WAIT = 20
+
+Outputs = list[Tensor]
+Masks = list[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A layer that cannot be exported, and why."""
+
+    path: str
+    layer: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.layer}): {self.reason}"
+
+
+class UnsupportedLayers(NotImplementedError):
+    """A model holds layers that have no ONNX form here; `problems` lists all of them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        lines = "\n".join(f"  {p}" for p in self.problems)
+        super().__init__(f"{len(self.problems)} layers cannot be exported:\n{lines}")
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def is_model(layer: Layer) -> bool:
+    """Whether a layer runs as the graph of its nodes."""
+    return (
+        isinstance(layer, mf.Model)
+        and type(layer).call is mf.Model.call
+        and type(layer).run is mf.Model.run
+    )
+
+
+def symbolic(tree: Any) -> Any:
+    """A structure with the specs of its Tensors in their place."""
+    return tree_map(lambda v: SymbolicTensor(v.shape, v.dtype) if is_tensor(v) else v, tree)
+
+
+class Walk:
+    """Lowers layers onto one builder; what cannot be lowered is collected in `problems`.
+
+    `functions` are the ids of models that become local functions.
+    """
+
+    def __init__(self, g: Builder, functions: frozenset[int] = frozenset()) -> None:
+        self.g = g
+        self.problems: list[Problem] = []
+        self._functions = functions
+        self._function_names: dict[int, str] = {}
+
+    # the graph --------------------------------------------------------------------------------
+
+    def model(
+        self, model: Any, inputs: Sequence[Tensor], masks: Sequence[Any]
+    ) -> tuple[Outputs, Masks]:
+        """The outputs of a model, flat, and their masks."""
+        graph = model.graph
+        known: dict[int, Any] = {}
+        for tensor, value, mask in zip(graph.inputs, inputs, masks, strict=True):
+            known[id(tensor)] = value
+            if tensor.mask is not None:
+                known[id(tensor.mask)] = mask
+        for node in graph.nodes:
+            if node.inputs:
+                self._node(node, known)
+        return (
+            [known[id(t)] for t in graph.outputs],
+            [None if t.mask is None else known[id(t.mask)] for t in graph.outputs],
+        )
+
+    def _node(self, node: Node, known: dict[int, Any]) -> None:
+        layer = node.layer
+        args, kwargs, mask = node.fill(known)
+        mask = kwargs.get("mask", mask)
+        with self.g.scope(layer.name, layer=type(layer).__name__):
+            if is_model(layer) and not kwargs.get("training"):
+                outputs, masks = self._nested(layer, args, mask)
+            else:
+                outputs = self._lowered(layer, args, kwargs, mask, node.output)
+                wanted = [t.mask for t in node.outputs]
+                masks = self._masks(layer, args[0] if args else None, mask, wanted)
+        for tensor, output, output_mask in zip(node.outputs, outputs, masks, strict=True):
+            # An input may be a tensor inside the graph: its given value stays.
+            known.setdefault(id(tensor), output)
+            if tensor.mask is not None:
+                known.setdefault(id(tensor.mask), output_mask)
+
+    def call(self, layer: Any, args: tuple, kwargs: dict | None = None, mask: Any = None) -> Any:
+        """The result of calling a layer within the rule of another one, in its own structure."""
+        kwargs = kwargs or {}
+        with self.g.scope(layer.name, layer=type(layer).__name__):
+            if is_model(layer):
+                outputs = iter(self._nested(layer, args, mask)[0])
+                return tree_map(lambda _: next(outputs), layer.output)
+            node = Node(layer, *symbolic((args, kwargs, mask)))
+            out = infer(layer._probe, node)[0]
+            outputs = iter(self._lowered(layer, args, kwargs, mask, out))
+            return tree_map(lambda _: next(outputs), out)
+
+    # layers -----------------------------------------------------------------------------------
+
+    def _lowered(self, layer: Any, args: tuple, kwargs: dict, mask: Any, out: Any) -> Outputs:
+        """By rule or trace; a stand-in when neither can."""
+        specs = leaves(out)
+        try:
+            outputs = self._by_rule(layer, args, kwargs, mask, out)
+            if outputs is None:
+                outputs = self._traced(layer, args, kwargs, mask, specs)
+            for tensor in outputs:
+                if tensor.waits > LONGEST_WAIT:
+                    tensor.to(plain(tensor.rank))
+        except (trace.UnsupportedPrimitives, Unsupported) as error:
+            self._collect(layer, error)
+            outputs = [self._stand_in(spec) for spec in specs]
+        for tensor, spec in zip(outputs, specs, strict=True):
+            tensor.dtype = spec.dtype
+        return outputs
+
+    def _by_rule(
+        self, layer: Any, args: tuple, kwargs: dict, mask: Any, out: Any
+    ) -> Outputs | None:
+        rule = find(layer)
+        if rule is None or kwargs.get("training"):
+            return None
+        given = {"out": out, "mask": mask, "walk": self}
+        extra = {name: value for name, value in given.items() if name in rule.names}
+        kwargs = {
+            k: v for k, v in kwargs.items() if k not in ("training", "mask") and v is not None
+        }
+        made = rule.lower(self.g, layer, *self._admit(layer, args), **kwargs, **extra)
+        return None if made is None else leaves(made)
+
+    def _admit(self, layer: Any, args: tuple) -> tuple:
+        """Float arguments in the layer's own dtype, when it has one that ONNX stores."""
+        if layer.dtype in (None, "float32", "bfloat16"):
+            return args
+        kind = as_dtype(layer.dtype)
+
+        def cast(value: Any) -> Any:
+            if not is_tensor(value) or not mx.issubdtype(value.dtype, mx.floating):
+                return value
+            made = value.map(lambda v, layout: self.g.cast(v, kind))
+            made.dtype = kind
+            return made
+
+        return tree_map(cast, args)
+
+    def _nested(self, model: Any, args: tuple, mask: Any) -> tuple[Outputs, Masks]:
+        inputs = [
+            self._fit(value, tensor)
+            for value, tensor in zip(model.flatten_inputs(*args), model.inputs, strict=True)
+        ]
+        masks = [None] * len(inputs) if mask is None else model.flatten_inputs(mask)
+        if id(model) in self._functions and all(m is None for m in masks):
+            return self._function(model, inputs), [None] * len(model.outputs)
+        return self.model(model, inputs, masks)
+
+    def _fit(self, value: Tensor, wanted: SymbolicTensor) -> Tensor:
+        """As an inner model takes it: (N, 1) for (N,) and back, and its kind of dtype."""
+        if value.rank == wanted.ndim + 1:
+            squeezed = self.g.op("Squeeze", value.plain, [-1])
+            value = Tensor(self.g, squeezed, value.shape[:-1], dtype=value.dtype)
+        elif value.rank == wanted.ndim - 1:
+            value = value.expand([value.rank])
+        floats = [mx.issubdtype(d, mx.floating) for d in (value.dtype, wanted.dtype)]
+        if value.dtype == wanted.dtype or all(floats):
+            return value
+        made = value.map(lambda v, layout: self.g.cast(v, wanted.dtype))
+        made.dtype = wanted.dtype
+        return made
+
+    def _function(self, model: Any, inputs: Sequence[Tensor]) -> Outputs:
+        """A call of the local function that a reused model becomes."""
+        taken = self._function_names
+        name = model.name if model.name not in taken.values() else f"{model.name}_{len(taken)}"
+        name = taken.setdefault(id(model), name)
+
+        def body(*formals: Value) -> list[Value]:
+            arguments = [
+                Tensor(self.g, formal, t.shape, dtype=t.dtype)
+                for formal, t in zip(formals, inputs, strict=True)
+            ]
+            return [t.plain for t in self.model(model, arguments, [None] * len(arguments))[0]]
+
+        made = self.g.call(name, body, *(t.plain for t in inputs))
+        return self._plain_outputs(made if isinstance(made, tuple) else [made], model.outputs)
+
+    def _plain_outputs(self, values: Sequence[Value], specs: Sequence[Any]) -> Outputs:
+        return [
+            Tensor(self.g, value, spec.shape, dtype=spec.dtype)
+            for value, spec in zip(values, specs, strict=True)
+        ]
+
+    # tracing ----------------------------------------------------------------------------------
+
+    def _traced(self, layer: Any, args: tuple, kwargs: dict, mask: Any, specs: list) -> Outputs:
+        def run(args: tuple, kwargs: dict, mask: Any) -> Any:
+            training = bool(kwargs.get("training"))
+            return layer.forward(args, kwargs, mask=mask, training=training)[0]
+
+        return self._plain_outputs(self._trace(layer, run, (args, kwargs, mask)), specs)
+
+    def _trace(self, layer: Any, run: Callable[..., Any], given: tuple) -> list[Value]:
+        """`run(*given)` with an array for each Tensor; the layer's state stays as it was."""
+        tensors = [leaf for leaf in leaves(given) if is_tensor(leaf)]
+
+        def flat(*arrays: mx.array) -> Any:
+            remaining = iter(arrays)
+            return run(*tree_map(lambda v: next(remaining) if is_tensor(v) else v, given))
+
+        state = dict(tree_flatten(layer.parameters()))
+        values, specs = [t.plain for t in tensors], [(t.shape, t.dtype) for t in tensors]
+        try:
+            return trace.lower(self.g, flat, values, specs, weights=state)
+        except trace.UnsupportedPrimitives:
+            raise
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise Unsupported(f"cannot be traced: {error}") from error
+        finally:
+            layer.update(tree_unflatten(list(state.items())))
+
+    def _masks(self, layer: Any, inputs: Any, mask: Any, wanted: Sequence[Any]) -> Masks:
+        """The masks of the outputs that have one; they are made when something asks for them."""
+        if not any(spec is not None for spec in wanted):
+            return [None] * len(wanted)
+        rule = find_mask(layer)
+        if rule is not None:
+            return _filled(leaves(rule.lower(self.g, layer, inputs, mask)), len(wanted))
+        if type(layer).compute_mask is Layer.compute_mask:
+            return _filled([m for m in leaves(mask) if m is not None][:1], len(wanted))
+        return [
+            None if spec is None else self._traced_mask(layer, (inputs, mask), index, spec)
+            for index, spec in enumerate(wanted)
+        ]
+
+    def _traced_mask(self, layer: Any, given: tuple, index: int, spec: Any) -> Tensor:
+        def run(inputs: Any, mask: Any) -> Any:
+            return leaves(layer.compute_mask(inputs, mask))[index]
+
+        def make(layout: Layout) -> Value | None:
+            return self._trace(layer, run, given)[0] if layout == plain(len(spec.shape)) else None
+
+        return Tensor(self.g, None, spec.shape, dtype=spec.dtype, make=make)
+
+    # what fails -------------------------------------------------------------------------------
+
+    def _collect(self, layer: Any, error: Exception) -> None:
+        family = type(layer).__module__.rpartition(".")[2]
+        built_in = type(layer).__module__.startswith("mlxfunc.layers.")
+        file = f"{RULES_FOLDER}/{family if built_in else '<family>'}.py"
+        reasons = (
+            [f"{missing}; or add a rule for {type(layer).__name__} to {file}"
+             for missing in error.missing]
+            if isinstance(error, trace.UnsupportedPrimitives)
+            else [f"{error} ({file})"]
+        )  # fmt: skip
+        self.problems += [Problem(self.g.path, type(layer).__name__, reason) for reason in reasons]
+
+    def _stand_in(self, spec: Any) -> Tensor:
+        """In the place of what could not be lowered, so that the walk finds all that is missing."""
+        value = self.g.op("StandIn", domain="mlxfunc")
+        self.g.annotate(value, spec.dtype, [d if isinstance(d, int) else None for d in spec.shape])
+        return Tensor(self.g, value, spec.shape, dtype=spec.dtype)
+
+
+def _filled(masks: list, count: int) -> Masks:
+    return [*masks, *[None] * (count - len(masks))]

@@ -1,0 +1,126 @@
+"""Dense, Embedding, and layers that do nothing when a model is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlxfunc import layers, ops
+from mlx2onnx.builder import Builder, Value
+from mlx2onnx.layers.activation import activate
+from mlx2onnx.layers.registry import mask_rule, rule
+from mlx2onnx.layers.weights import weight
+from mlx2onnx.layout import Layout, Tensor, plain
+
+
+@rule(layers.Dense)
+def dense(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    """Gemm on vectors; MatMul and Add on the last axis of anything else."""
+    y = _gemm(g, layer, x) if x.rank == 2 else _matmul(g, layer, x)
+    return activate(g, layer.activation, y)
+
+
+def _gemm(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    """Rows follow the order of the input's elements; columns the order that is asked for."""
+
+    def make(layout: Layout) -> Value | None:
+        if layout.perm != (0, 1):
+            return None
+        source = Layout((0, 1), x.layout.order)
+        columns = layout.indices
+        kernel = weight(
+            g, layer, "weight", ("T", source.order, layout.order), transpose(source, layout)
+        )
+        bias = None
+        if layer.use_bias:
+            bias = weight(
+                g, layer, "bias", layout.order, None if columns is None else lambda b: b[columns]
+            )
+        return g.op("Gemm", x.to(source), kernel, bias)
+
+    return Tensor(g, None, (x.shape[0], layer.units), dtype=x.dtype, make=make)
+
+
+def transpose(source: Layout, target: Layout) -> Any:
+    """weight (out, in) → (in, out), its rows and columns in these orders."""
+    rows, columns = source.indices, target.indices
+
+    def transform(array: np.ndarray) -> np.ndarray:
+        array = array.T
+        array = array if rows is None else array[rows]
+        return array if columns is None else array[:, columns]
+
+    return transform
+
+
+def _matmul(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    layout = x.layout if x.layout.features_last else plain(x.rank)
+    source = Layout((0, 1), layout.order)
+    result = layout.unordered()
+    kernel = weight(g, layer, "weight", ("T", source.order, None), transpose(source, plain(2)))
+    y = g.op("MatMul", x.to(layout), kernel)
+    if layer.use_bias:
+        y = g.op("Add", y, weight(g, layer, "bias"))
+    return Tensor(g, y, (*x.shape[:-1], layer.units), result, dtype=x.dtype)
+
+
+@rule(layers.Embedding)
+def embedding(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    """Gather. The ids are what is transposed when another order of axes is asked for."""
+
+    def make(layout: Layout) -> Value | None:
+        if not layout.features_last or layout.order is not None:
+            return None
+        ids = x.to(Layout(layout.perm[:-1]))
+        if x.dtype not in (mx.int32, mx.int64):
+            ids = g.cast(ids, mx.int32)
+        return g.op("Gather", weight(g, layer, "weight"), ids)
+
+    return Tensor(g, None, (*x.shape, layer.output_dim), make=make)
+
+
+@mask_rule(layers.Embedding)
+def embedding_mask(g: Builder, layer: Any, x: Tensor, mask: Any) -> Tensor:
+    return x.map(lambda value, layout: g.op("Cast", value, to=mx.bool_))
+
+
+@rule(layers.Identity)
+def nothing(g: Builder, layer: Any, x: Any) -> Any:
+    """The layer does nothing when a model is used."""
+    return x
+
+
+ELEMENTWISE = {
+    "add": "Add",
+    "subtract": "Sub",
+    "multiply": "Mul",
+    "divide": "Div",
+    "abs": "Abs",
+    "negative": "Neg",
+    "exp": "Exp",
+    "sqrt": "Sqrt",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "maximum": "Max",
+    "minimum": "Min",
+}
+
+
+@rule(ops.Operation)
+def operation(g: Builder, layer: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+    """Elementwise functions of equally shaped arrays and scalars stay in their input's layout."""
+    operator = ELEMENTWISE.get(layer.function)
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    same = all(
+        t.shape == tensors[0].shape and t.dtype == mx.float32 and None not in t.shape[1:]
+        for t in tensors
+    )
+    if operator is None or kwargs or not same or any(isinstance(a, mx.array) for a in args):
+        return None
+    x = tensors[0] if len(tensors) == 1 else max(tensors, key=lambda t: not t.deferred)
+
+    def apply(value: Value, layout: Layout) -> Value:
+        return g.op(operator, *(a.to(layout) if isinstance(a, Tensor) else float(a) for a in args))
+
+    return x.map(apply)

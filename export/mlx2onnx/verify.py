@@ -1,0 +1,351 @@
+"""ONNX Runtime against MLX on the same inputs, and the first layer that differs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlxfunc as mf
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import onnx
+from mlx2onnx import files
+from mlx2onnx.convert import is_model
+from mlx2onnx.samples import sample
+from mlxfunc.graph import leaves
+
+BATCHES = (1, 2, 7)
+# Two sizes for each other dynamic dimension; larger ones when the model refuses these.
+OTHER_SIZES = ((11, 18), (44, 66), (176, 264))
+TOLERANCES = {"float16": (1e-2, 1e-2), "float32": (1e-4, 1e-5)}
+NCHW_INPUTS, NCHW_OUTPUTS = "mlx2onnx.inputs_as_nchw", "mlx2onnx.outputs_as_nchw"
+
+
+class VerificationError(AssertionError):
+    """A file does not compute what the model does; `report` says where."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        super().__init__(str(report))
+
+
+@dataclass
+class OutputError:
+    """The largest differences of one output over all sizes tried.
+
+    `max_abs` is |ONNX - MLX|, `max_rel` that over max(|MLX|, atol); `ok`: within the tolerance.
+    """
+
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    ok: bool = True
+
+
+@dataclass
+class Report:
+    """What verification saw: each output's error, the sizes tried, seconds in both runtimes.
+
+    `layer` is the first layer whose output differs, if any does.
+    """
+
+    rtol: float
+    atol: float
+    outputs: dict[str, OutputError] = field(default_factory=dict)
+    sizes: list[dict[str, int]] = field(default_factory=list)
+    mlx_seconds: float = 0.0
+    onnx_seconds: float = 0.0
+    layer: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return all(output.ok for output in self.outputs.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything in it, in a form that JSON can hold."""
+        return {**asdict(self), "ok": self.ok}
+
+    def __str__(self) -> str:
+        tried = "; ".join(
+            ", ".join(f"{name} {size}" for name, size in point.items()) or "fixed sizes"
+            for point in self.sizes
+        )
+        lines = [
+            f"{name}: max abs {e.max_abs:.1e}, max rel {e.max_rel:.1e}"
+            + ("" if e.ok else f", over tolerance (rtol {self.rtol:g}, atol {self.atol:g})")
+            for name, e in self.outputs.items()
+        ]
+        lines.append(f"tried {tried}; MLX {self.mlx_seconds:.3f} s, ONNX {self.onnx_seconds:.3f} s")
+        if self.layer is not None:
+            lines.append(f"the first layer that differs is {self.layer}")
+        return "\n".join(lines)
+
+
+def verify(
+    source: mf.Model | nn.Module | Callable[..., Any],
+    file: str | os.PathLike | onnx.ModelProto,
+    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    *,
+    batches: Sequence[int] = BATCHES,
+) -> Report:
+    """Runs `file` in ONNX Runtime and `source` in MLX, and compares.
+
+    Args:
+        source: what was exported.
+        file: a path, or the ModelProto.
+        inputs: arrays, a list or a dict by name, to run on; None: random ones, with ids that every
+            Embedding takes and with padded steps, at these `batches` and at two sizes of each
+            other dynamic dimension.
+        rtol, atol: |ONNX - MLX| <= atol + rtol·|MLX|; None: what the file's dtype allows.
+
+    Raises: VerificationError, with the report, when an output is over tolerance; ValueError for a
+        file that is not ONNX or has other inputs than `source`.
+    """
+    proto = load(file)
+    session = _session(proto, file)
+    runner = _Runner(source, proto, session)
+    default = TOLERANCES["float16" if runner.half else "float32"]
+    report = Report(default[0] if rtol is None else rtol, default[1] if atol is None else atol)
+    failing = None
+    for point, arrays in runner.trials(inputs, batches):
+        expected, found = runner.run(arrays, report)
+        report.sizes.append(point)
+        if not _compare(report, runner.output_names, expected, found) and failing is None:
+            failing = arrays
+    if failing is not None and isinstance(source, mf.Model):
+        report.layer = _first_difference(source, proto, failing, report)
+    if not report.ok:
+        raise VerificationError(report)
+    return report
+
+
+def load(file: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
+    """The model of a path. Raises: ValueError for a file that is not ONNX."""
+    if isinstance(file, onnx.ModelProto):
+        return file
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"expected an ONNX file, got {os.fspath(file)!r}: there is none.")
+    try:
+        proto = onnx.load(os.fspath(file))
+        onnx.checker.check_model(proto if _small(proto) else os.fspath(file))
+    except Exception as error:
+        raise ValueError(
+            f"{os.fspath(file)}: expected an ONNX model, got a file that cannot be read as one. "
+            f"Export it again. ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from error
+    return proto
+
+
+def _small(proto: onnx.ModelProto) -> bool:
+    return sum(len(t.raw_data) for t in proto.graph.initializer) < files.MAX_INLINE_BYTES
+
+
+def _session(proto: onnx.ModelProto, file: Any) -> Any:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    if not isinstance(file, onnx.ModelProto):
+        return onnxruntime.InferenceSession(os.fspath(file), options, providers=providers)
+    if _small(proto):
+        data = proto.SerializeToString()
+        return onnxruntime.InferenceSession(data, options, providers=providers)
+    with tempfile.TemporaryDirectory() as folder:
+        files.save(proto, Path(folder) / "model.onnx", external_data=True)
+        path = os.path.join(folder, "model.onnx")
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
+class _Runner:
+    """Gives the same arrays, in MLX's layout, to MLX and to a session."""
+
+    def __init__(self, source: Any, proto: onnx.ModelProto, session: Any) -> None:
+        self.source, self.session = source, session
+        properties = {p.key: p.value for p in proto.metadata_props}
+        self.nchw = {
+            name
+            for key in (NCHW_INPUTS, NCHW_OUTPUTS)
+            for name in properties.get(key, "").split(",")
+            if name
+        }
+        self.inputs = session.get_inputs()
+        self.output_names = [output.name for output in session.get_outputs()]
+        self.half = _half(proto)
+        if isinstance(source, mf.Model) and len(source.inputs) != len(self.inputs):
+            raise ValueError(
+                f"{source.name}: expected a file with {len(source.inputs)} inputs, got one with "
+                f"{len(self.inputs)}. It was exported from another model."
+            )
+
+    def shape(self, entry: Any) -> list[Any]:
+        """An input's dimensions in MLX's order."""
+        dims = list(entry.shape)
+        return [dims[0], *dims[2:], dims[1]] if entry.name in self.nchw else dims
+
+    def trials(self, inputs: Any, batches: Sequence[int]) -> Any:
+        """(sizes, arrays) of every run."""
+        if inputs is not None:
+            given = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
+            if isinstance(inputs, Mapping) and set(inputs) == {e.name for e in self.inputs}:
+                given = [inputs[e.name] for e in self.inputs]
+            yield {}, [np.asarray(array) for array in given]
+            return
+        dims = [d for e in self.inputs for d in self.shape(e) if isinstance(d, str)]
+        names = list(dict.fromkeys(dims))
+        firsts = [self.shape(e)[0] for e in self.inputs if e.shape]
+        batch = next((d for d in firsts if isinstance(d, str)), None)
+        others = [name for name in names if name != batch]
+        pair = self._accepted(batch, others)
+        for index, size in enumerate(batches if batch else batches[:1]):
+            point = pair[index % 2] | ({batch: size} if batch else {})
+            yield point, self._arrays(point, index)
+
+    def _accepted(self, batch: str | None, others: Sequence[str]) -> list[dict[str, int]]:
+        """The first two sizes of each dynamic dimension that the model takes, apart or equal."""
+        first = {batch: 1} if batch else {}
+        pairs = [
+            [
+                {name: pair[(k + turn * apart) % 2] for turn, name in enumerate(others)}
+                for k in (0, 1)
+            ]
+            for pair in OTHER_SIZES
+            for apart in (True, False)
+        ]
+        for points in pairs if others else ():
+            try:
+                for point in points:
+                    self._mlx(self._arrays(first | point, 0))
+            except (ValueError, RuntimeError):
+                continue
+            return points
+        return pairs[0]
+
+    def _arrays(self, point: Mapping[str, int], seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return [
+            sample(
+                rng,
+                tuple(point.get(d, d) for d in self.shape(entry)),
+                entry.type,
+                self.source,
+                index,
+            )
+            for index, entry in enumerate(self.inputs)
+        ]
+
+    def _mlx(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        values = [mx.array(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+        if isinstance(self.source, mf.Model):
+            outputs = self.source.run(values)[0]
+        else:
+            outputs = self.source(*values)
+        found = leaves(outputs)
+        mx.eval(found)
+        return [np.array(y.astype(mx.float32) if y.dtype == mx.bfloat16 else y) for y in found]
+
+    def run(
+        self, arrays: Sequence[np.ndarray], report: Report
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The outputs in MLX and in ONNX Runtime."""
+        start = time.perf_counter()
+        expected = self._mlx(arrays)
+        middle = time.perf_counter()
+        feeds = {}
+        for entry, array in zip(self.inputs, arrays, strict=True):
+            array = array.astype(_NUMPY[entry.type])
+            feeds[entry.name] = np.moveaxis(array, -1, 1) if entry.name in self.nchw else array
+        found = self.session.run(self.output_names, feeds)
+        report.mlx_seconds += middle - start
+        report.onnx_seconds += time.perf_counter() - middle
+        return expected, [
+            np.moveaxis(y, 1, -1) if name in self.nchw else y
+            for name, y in zip(self.output_names, found, strict=True)
+        ]
+
+
+_NUMPY: dict[str, Any] = {
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    **{f"tensor({kind})": np.dtype(kind) for kind in (
+        "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+}  # fmt: skip
+
+
+def _compare(
+    report: Report, names: Sequence[str], expected: Sequence[Any], found: Sequence[Any]
+) -> bool:
+    same = True
+    for name, reference, value in zip(names, expected, found, strict=True):
+        entry = report.outputs.setdefault(name, OutputError())
+        if reference.shape != value.shape:
+            entry.max_abs = entry.max_rel = float("inf")
+            entry.ok = same = False
+            continue
+        a, b = value.astype(np.float64), reference.astype(np.float64)
+        # Equal infinities, and NaN in both, are no difference.
+        equal = (a == b) | (np.isnan(a) & np.isnan(b))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(equal, 0.0, np.abs(a - b))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        scale = np.where(np.isfinite(b), np.abs(b), 0.0)
+        if difference.size:
+            entry.max_abs = max(entry.max_abs, float(difference.max()))
+            relative = difference / np.maximum(scale, report.atol or 1e-12)
+            entry.max_rel = max(entry.max_rel, float(relative.max()))
+        if not (difference <= report.atol + report.rtol * scale).all():
+            entry.ok = same = False
+    return same
+
+
+def _first_difference(
+    model: mf.Model, proto: onnx.ModelProto, arrays: Sequence[np.ndarray], report: Report
+) -> str | None:
+    """The path of the first layer that is over tolerance, found by exporting every layer's output.
+
+    A model inside is searched with the inputs that it had.
+    """
+    from mlx2onnx.api import to_onnx
+
+    nodes = [node for node in model.graph.nodes if node.inputs]
+    tensors = [tensor for node in nodes for tensor in node.outputs]
+    probe = mf.Model(model.inputs, tensors, name=model.name)
+    names = [f"probe_{index}" for index in range(len(tensors))]
+    opset = next(o.version for o in proto.opset_import if o.domain == "")
+    exported = to_onnx(
+        probe,
+        output_names=names,
+        verify=False,
+        opset=opset,
+        dtype="float16" if _half(proto) else None,
+    )
+    expected, found = _Runner(probe, exported, _session(exported, exported)).run(
+        arrays, Report(0, 0)
+    )
+    values = {
+        id(t): x for t, x in zip([*model.inputs, *tensors], [*arrays, *expected], strict=True)
+    }
+    scratch = Report(report.rtol, report.atol)
+    results = dict(zip(map(id, tensors), found, strict=True))
+    for node in nodes:
+        pairs = [(values[id(t)], results[id(t)]) for t in node.outputs]
+        if _compare(scratch, names[: len(pairs)], *zip(*pairs, strict=True)):
+            continue
+        if is_model(node.layer) and len(node.inputs) == len(node.layer.inputs):
+            given = [values[id(t)] for t in node.inputs]
+            inner = _first_difference(node.layer, proto, given, report)
+            if inner is not None:
+                return f"{node.layer.name}/{inner}"
+        return f"{node.layer.name} ({type(node.layer).__name__})"
+    return None
+
+
+def _half(proto: onnx.ModelProto) -> bool:
+    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in proto.graph.initializer)
