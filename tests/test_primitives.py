@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+
 from tracing import compare
 
 B = "batch"
@@ -30,7 +31,7 @@ def setitem(key, value):
 
 
 X, Y = (B, 4), (B, 4)
-I, J = ((B, 4), "int32"), ((B, 4), "int32")
+INT = ((B, 4), "int32")
 BOOL = ((B, 4), "bool_")
 UNIT = mx.array([[-0.9, -0.5, 0.0], [0.1, 0.7, 0.99]])
 POSITIVE = mx.array([[0.1, 0.5, 1.0], [2.0, 7.0, 100.0]])
@@ -38,6 +39,10 @@ SIGNED = mx.array([-7, 7, -7, 7, 6, -6, 5, -5])
 DIVISOR = mx.array([2, -2, -2, 2, 3, 3, -4, -4])
 SPECIAL = mx.array([float("nan"), float("inf"), -float("inf"), 0.0, -1.5, 2.5])
 W3 = f(6, 3, 4)
+QUANTIZED = {(bits, group): mx.quantize(f(32, 64), group_size=group, bits=bits)
+             for bits in (2, 4, 8) for group in (32, 64)}  # fmt: skip
+SQUARE = mx.quantize(f(64, 64), group_size=32)
+STACK = mx.quantize(f(3, 32, 64), group_size=32)
 
 # name, function, inputs, tolerance (1e-6 unless a reason is given)
 ROWS = [
@@ -56,11 +61,11 @@ ROWS = [
     ("erfinv at the ends", mx.erfinv, [mx.array([-1.0, 1.0, 0.999999])], 2e-5),  # steep there
     ("round half to even", mx.round, [mx.array([0.5, 1.5, 2.5, -0.5, -1.5])]),
     ("round decimals", lambda x: mx.round(x, 2), [X]),
-    ("square int", mx.square, [I]),
-    ("abs int", mx.abs, [I]),
+    ("square int", mx.square, [INT]),
+    ("abs int", mx.abs, [INT]),
     ("sign int", mx.sign, [SIGNED]),
     ("floor int", mx.floor, [SIGNED]),
-    ("not int", mx.logical_not, [I]),
+    ("not int", mx.logical_not, [INT]),
     ("special values", lambda x: [mx.isnan(x), mx.isinf(x), mx.isfinite(x), mx.nan_to_num(x)],
      [SPECIAL]),
     # binary
@@ -68,7 +73,7 @@ ROWS = [
         "add", "subtract", "multiply", "divide", "maximum", "minimum", "greater", "greater_equal",
         "less", "less_equal", "equal", "not_equal", "arctan2", "logaddexp", "isclose",
         "array_equal", "allclose", "outer", "inner", "vecdot")),
-    *((f"{n} int", getattr(mx, n), [I, J]) for n in (
+    *((f"{n} int", getattr(mx, n), [INT, INT]) for n in (
         "add", "subtract", "multiply", "divide", "maximum", "minimum", "greater", "greater_equal",
         "less", "less_equal", "equal", "not_equal", "power", "bitwise_and", "bitwise_or",
         "bitwise_xor", "left_shift", "right_shift", "logical_and", "logical_or", "logical_xor")),
@@ -92,9 +97,9 @@ ROWS = [
     ("clip", lambda x: mx.clip(x, -0.5, 0.5), [X]),
     ("where", lambda x: mx.where(x > 0, x, 0.1), [X]),
     ("where bool", lambda x: mx.where(x > 0, x > 1, x < -1), [X]),
-    ("where int", lambda x: mx.where(x > 1, x, -x), [I]),
+    ("where int", lambda x: mx.where(x > 1, x, -x), [INT]),
     ("astype", lambda x: [x.astype(t) for t in (mx.int32, mx.int64, mx.bool_, mx.float16)], [X]),
-    ("astype narrow", lambda x: (x * 100).astype(mx.uint8), [I]),
+    ("astype narrow", lambda x: (x * 100).astype(mx.uint8), [INT]),
     ("view same width", lambda x: x.view(mx.uint32), [SIGNED]),
     ("scalars", lambda x: (x + 1) * 2 / 3 - 4, [X]),
     ("broadcast", lambda x: x + mx.arange(4.0) * mx.ones((1, 1)), [X]),
@@ -108,22 +113,22 @@ ROWS = [
       for n in ("var", "std", "softmax", "minmax") for axis in (1, -1, None)),
     ("std ddof", lambda x: mx.std(x, axis=1, ddof=1), [(B, 3, 4)]),
     ("var batch", lambda x: mx.var(x, axis=0), [X]),
-    *((f"{n} int {axis}", lambda x, n=n, a=axis: getattr(mx, n)(x, axis=a), [I])
+    *((f"{n} int {axis}", lambda x, n=n, a=axis: getattr(mx, n)(x, axis=a), [INT])
       for n in ("sum", "prod", "max", "min", "all", "any", "mean") for axis in (0, None)),
     *((f"{n} bool", lambda x, n=n: getattr(mx, n)(x, axis=1), [BOOL])
       for n in ("sum", "max", "min", "all", "any", "mean")),
     *((f"{n} {axis}", lambda x, n=n, a=axis: getattr(mx, n)(x, axis=a), [(B, 3, 4)])
       for n in ("argmax", "argmin") for axis in (0, -1, None)),
     ("argmax kept", lambda x: mx.argmax(x, axis=1, keepdims=True), [X]),
-    ("argmax int", lambda x: mx.argmax(x, axis=1), [I]),
+    ("argmax int", lambda x: mx.argmax(x, axis=1), [INT]),
     ("median", lambda x: mx.median(x, axis=1), [X]),
-    ("count_nonzero", mx.count_nonzero, [I]),
+    ("count_nonzero", mx.count_nonzero, [INT]),
     # order
     *((f"{n} {axis}", lambda x, n=n, a=axis: getattr(mx, n)(x, axis=a), [(B, 3, 4)])
       for n in ("sort", "argsort") for axis in (0, 1, -1)),
-    ("sort int", mx.sort, [I]),
+    ("sort int", mx.sort, [INT]),
     ("sort flat", lambda x: mx.sort(x, axis=None), [X]),
-    ("argsort stable", mx.argsort, [I]),
+    ("argsort stable", mx.argsort, [INT]),
     ("partition", lambda x: mx.sort(mx.partition(x, 2)[..., :2]), [X]),
     ("argpartition", lambda x: mx.sort(mx.take_along_axis(x, mx.argpartition(x, 2), -1)[..., :2]),
      [X]),
@@ -136,9 +141,9 @@ ROWS = [
       for n in ("cumsum", "cumprod", "cummax", "cummin")
       for axis, reverse, inclusive in ((0, False, True), (1, True, True), (2, False, False),
                                        (2, True, False))),
-    ("cumsum int", mx.cumsum, [I]),
+    ("cumsum int", mx.cumsum, [INT]),
     ("cumsum bool", lambda x: mx.cumsum(x, axis=1), [BOOL]),
-    ("cummax int", lambda x: mx.cummax(x, axis=1), [I]),
+    ("cummax int", lambda x: mx.cummax(x, axis=1), [INT]),
     # shapes
     ("reshape", lambda x: x.reshape(-1, 2), [X]),
     ("reshape two dims", lambda x: x.reshape(x.shape[0] * x.shape[1], 3), [(B, "time", 3)]),
@@ -193,8 +198,8 @@ ROWS = [
     ("new axis", lambda x: x[None, ..., 1:3], [X]),
     ("diff", mx.diff, [X]),
     ("slice update", setitem((slice(None), slice(1, 3)), 5.0), [X]),
-    ("slice update middle", setitem((slice(None), slice(1, 2), slice(0, 2)), lambda x: x[:, 2:, 2:]),
-     [(B, 3, 4)]),
+    ("slice update middle", setitem(
+        (slice(None), slice(1, 2), slice(0, 2)), lambda x: x[:, 2:, 2:]), [(B, 3, 4)]),
     ("slice update steps", setitem((slice(None), slice(0, 4, 2)), 5.0), [X]),
     *((f"slice at {n}", lambda x, y, n=n: getattr(x.at[:, 1:3], n)(y), [X, (B, 2)])
       for n in ("add", "subtract", "multiply", "divide", "maximum", "minimum")),
@@ -205,7 +210,7 @@ ROWS = [
     ("dynamic slice update 2", lambda x, u, s: mx.slice_update(x, u, s, axes=(0, 1)),
      [f(4, 5), f(2, 3), mx.array([1, 2])]),
     # gathers
-    ("take", lambda x, i: mx.take(x, i, axis=0), [f(4, 3), I]),
+    ("take", lambda x, i: mx.take(x, i, axis=0), [f(4, 3), INT]),
     ("take axis 1", lambda x, i: mx.take(x, i, axis=1), [X, ints(2, 0, -1)]),
     ("take flat", lambda x, i: mx.take(x, i), [X, ints(2, 0)]),
     ("take one", lambda x: mx.take(x, 1, axis=1), [X]),
@@ -217,7 +222,7 @@ ROWS = [
     ("index apart", lambda x, i, j: x[i, :, j], [f(3, 4, 5), ints(0, 2), ints(1, -1)]),
     ("index mixed", lambda x, i: x[1:, i], [f(3, 4), ints(0, 2)]),
     ("index each row", lambda x, i: x[mx.arange(x.shape[0]), i], [(B, 4), ((B,), "int32")]),
-    ("take_along_axis", lambda x, i: mx.take_along_axis(x, i, axis=1), [X, I]),
+    ("take_along_axis", lambda x, i: mx.take_along_axis(x, i, axis=1), [X, INT]),
     ("put_along_axis", lambda x, i, y: mx.put_along_axis(x, i, y, axis=1), [f(3, 4),
      mx.array([[0, 1], [1, 2], [3, 0]]), f(3, 2)]),
     # scatters
@@ -227,7 +232,8 @@ ROWS = [
     ("set part of rows", setitem((mx.array([0, 2]), slice(1, 3)), 1.0), [f(3, 4)]),
     ("set masked", lambda x: setitem(x > 0, 5.0)(x), [X]),
     ("set masked values", lambda x: setitem(x > 0, mx.arange(12.0))(x), [f(3, 4)]),
-    *((f"rows at {n}", lambda x, i, y, n=n: getattr(x.at[i], n)(y), [f(3, 4), ints(0, 1, 0), f(3, 4)])
+    *((f"rows at {n}", lambda x, i, y, n=n: getattr(x.at[i], n)(y),
+       [f(3, 4), ints(0, 1, 0), f(3, 4)])
       for n in ("add", "subtract", "multiply", "divide", "maximum", "minimum")),
     *((f"columns at {n}", lambda x, i, y, n=n: getattr(x.at[:, i], n)(y),
        [f(3, 4), ints(0, 1, 0), f(3, 3)]) for n in ("add", "maximum")),
@@ -246,15 +252,13 @@ ROWS = [
         x, y, 32, mask_out=mx.array([[True, False]]), mask_lhs=mx.array([[True, False]]),
         mask_rhs=mx.array([[True, True], [False, True]])), [f(32, 64), f(64, 64)], 1e-5),
     ("hadamard", mx.hadamard_transform, [(B, 8)]),
-    *((f"quantized {bits} {group}", lambda x, q=mx.quantize(f(32, 64), group_size=group, bits=bits),
-       b=bits, g=group: mx.quantized_matmul(x, *q, group_size=g, bits=b), [(B, 64)], 1e-5)
-      for bits in (2, 4, 8) for group in (32, 64)),
-    ("quantized turned", lambda x, q=mx.quantize(f(64, 64), group_size=32): mx.quantized_matmul(
-        x, *q, group_size=32, transpose=False), [(B, 64)], 1e-5),
-    ("dequantize", lambda x, q=mx.quantize(f(4, 64), group_size=32): mx.dequantize(
-        *q, group_size=32) + x, [(4, 64)]),
-    ("gather_qmm", lambda x, i, q=mx.quantize(f(3, 32, 64), group_size=32): mx.gather_qmm(
-        x, *q, rhs_indices=i, group_size=32), [f(2, 1, 64), mx.array([0, 2], mx.uint32)], 1e-5),
+    *((f"quantized {bits} {group}", lambda x, q=q, b=bits, g=group: mx.quantized_matmul(
+        x, *q, group_size=g, bits=b), [(B, 64)], 1e-5) for (bits, group), q in QUANTIZED.items()),
+    ("quantized turned", lambda x: mx.quantized_matmul(
+        x, *SQUARE, group_size=32, transpose=False), [(B, 64)], 1e-5),
+    ("dequantize", lambda x: mx.dequantize(*SQUARE, group_size=32) + x, [(64, 64)]),
+    ("gather_qmm", lambda x, i: mx.gather_qmm(x, *STACK, rhs_indices=i, group_size=32),
+     [f(2, 1, 64), mx.array([0, 2], mx.uint32)], 1e-5),
     # convolutions
     *((f"conv1d {k}", lambda x, k=k: mx.conv1d(x, f(6, 3, 4 // k.get("groups", 1)), **k),
        [(B, 12, 4)], 5e-6)

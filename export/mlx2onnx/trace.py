@@ -95,11 +95,11 @@ def lower(
     given = given or [None] * len(specs)
     mx.eval(list((weights or {}).values()), [a for a in given if a is not None])
     try:
-        recording, sources = record_at_all_sizes(fn, specs, given)
+        recording, sources = _record(fn, specs, given)
         if any(p.name == "RandomBits" for p in recording.primitives):
             # Weights that were never evaluated are still the random numbers they start from.
             mx.eval(fn(*[_zeros(spec, a) for spec, a in zip(specs, given, strict=True)]))
-            recording, sources = record_at_all_sizes(fn, specs, given)
+            recording, sources = _record(fn, specs, given)
     except SizeDependent as e:
         raise UnsupportedPrimitives([Missing("trace", (), str(e), RULES_FOLDER)]) from e
     except Exception as e:
@@ -108,6 +108,29 @@ def lower(
             raise UnsupportedPrimitives([Missing(found[1], (), reason, "mlx")]) from e
         raise
     return Lowering(g, recording, values, sources, weights or {}).run()
+
+
+def _record(fn: Callable[..., Any], *arguments: Any) -> tuple[Recording, dict[str, Any]]:
+    try:
+        return record_at_all_sizes(fn, *arguments)
+    except ValueError as e:
+        if "for primitive Compiled" not in str(e) or not _compiles():
+            raise
+    # A compiled function of constants alone stays one primitive, which MLX does not export.
+    mx.disable_compile()
+    try:
+        return record_at_all_sizes(fn, *arguments)
+    finally:
+        mx.enable_compile()
+
+
+def _compiles() -> bool:
+    """Whether mx.compile is enabled: then a function is traced once for two calls."""
+    calls = []
+    compiled = mx.compile(lambda x: calls.append(x) or x + 1)
+    for _ in range(2):
+        compiled(mx.zeros(1))
+    return len(calls) == 1
 
 
 def _zeros(spec: Spec, array: mx.array | None) -> mx.array:

@@ -79,7 +79,7 @@ def softmax(g: Builder, event: Any, top: Value, bottom: Value) -> Value | None:
 
 
 def layer_norm(g: Builder, event: Any, made: Value) -> Value | None:
-    """(x - mean) · 1/sqrt(mean((x - mean)²) + eps), then · weight, then + bias, on the last axis."""
+    """(x - mean) / sqrt(mean((x - mean)²) + eps) · weight + bias on the last axis."""
     node = made.producer()
     if node is None:
         return None
