@@ -1,6 +1,7 @@
 """Every layer, and `Input`."""
 
 from ..layer import LAYERS, Input, InputLayer, InputSpec, Layer
+from .cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from .core import Activation, Dense, Embedding, Identity, Lambda, Masking, MLXLayer
 from .merging import (
     Add,
@@ -20,6 +21,7 @@ from .merging import (
     multiply,
     subtract,
 )
+from .recurrent import GRU, LSTM, RNN, SimpleRNN
 
 for _object in list(globals().values()):
     if isinstance(_object, type) and issubclass(_object, Layer) and _object is not Layer:

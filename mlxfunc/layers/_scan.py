@@ -1,0 +1,267 @@
+"""Recurrence over time: a loop for any step, and a scan with its own derivative for the fast ones.
+
+Sequences are time-major here, (time, batch, ...). `mlx.nn`'s recurrent layers index their input
+at each step, and the derivative of each indexing is an array as large as the whole input:
+quadratic in time. `unstack` has the derivative that makes it linear. `scan` adds a backward pass
+that takes all that does not depend on the incoming gradient out of its loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+# `mx.compile` compares all consumers of an array with each other, and an array with many
+# siblings is costly to copy: long sequences are cut, and joined, in two levels.
+CHUNK = 64
+
+Arrays = list[mx.array]
+
+
+@mx.custom_function
+def _cut(x: mx.array) -> Any:
+    return mx.split(x, range(CHUNK, len(x), CHUNK))
+
+
+@_cut.vjp
+def _cut_vjp(x: mx.array, cotangents: Arrays, outputs: Arrays) -> mx.array:
+    return mx.concatenate(cotangents)
+
+
+@mx.custom_function
+def _steps(x: mx.array) -> Any:
+    return [mx.squeeze(step, 0) for step in mx.split(x, len(x))]
+
+
+@_steps.vjp
+def _steps_vjp(x: mx.array, cotangents: Arrays, outputs: Arrays) -> mx.array:
+    return mx.stack(cotangents)
+
+
+def unstack(x: mx.array) -> list[mx.array]:
+    """The steps of x (time, ...), whose gradient is one stack of theirs."""
+    chunks: Any = _cut(x) if len(x) > CHUNK else [x]
+    return [step for chunk in chunks for step in cast(Arrays, _steps(chunk))]
+
+
+def stack(steps: Arrays) -> mx.array:
+    """The inverse of `unstack`."""
+    chunks = [mx.stack(steps[i : i + CHUNK]) for i in range(0, len(steps), CHUNK)]
+    return mx.concatenate(chunks) if len(chunks) > 1 else chunks[0]
+
+
+def time_major(x: mx.array) -> mx.array:
+    """(batch, time, ...) to (time, batch, ...), or back."""
+    return mx.swapaxes(x, 0, 1)
+
+
+def spread(mask: mx.array, ndim: int) -> mx.array:
+    """A mask with as many trailing axes of size 1 as it takes to select from `ndim` axes."""
+    return mx.reshape(mask, mask.shape + (1,) * (ndim - mask.ndim))
+
+
+def loop(
+    step: Callable[[mx.array, Any], tuple[mx.array, Any]],
+    x: mx.array,
+    states: Any,
+    mask: mx.array | None = None,
+) -> tuple[mx.array, mx.array, Any]:
+    """Run `step(x_t, states) -> (output, states)` over x (time, batch, ...).
+
+    Gives all outputs, the last one, and the last states. Where mask (time, batch) is false the
+    states are carried and the previous output, the first state of the (last) cell, is repeated.
+    """
+    outputs: Arrays = []
+    masks: Sequence[Any] = [None] * len(x) if mask is None else unstack(mask)
+    for x_t, mask_t in zip(unstack(x), masks, strict=True):
+        output, new = step(x_t, states)
+        if mask_t is not None:
+            nested = isinstance(states[0], list | tuple)
+            previous = states[-1][0] if nested else states[0]
+            output, new = tree_map(
+                lambda a, b, m=mask_t: mx.where(spread(m, a.ndim), a, b),
+                (output, new),
+                (previous, states),
+            )
+        outputs.append(output)
+        states = new
+    return stack(outputs), outputs[-1], states
+
+
+class Kernel(Protocol):
+    """A cell, as `scan` needs it: one step, and its derivative in the parts that can be hoisted.
+
+    The recurrence is `states = step(x, p, states)` with p = h Whᵀ + b, h being the first state.
+    """
+
+    def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
+        """The next states, and what the derivative needs to know."""
+
+    def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
+        """What a gradient will be multiplied with, for all steps at once."""
+
+    def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
+        """The gradient of p, what `inputs` will need, and the gradients of the states before.
+
+        The states also get what comes through p; None stands for no other gradient.
+        """
+
+    def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
+        """The gradients of x and of p, for all steps at once."""
+
+
+def scan(
+    kernel: Kernel,
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    states: Arrays,
+    mask: mx.array | None = None,
+    keep: mx.array | None = None,
+) -> tuple[mx.array, mx.array, Arrays]:
+    """`loop` of a kernel over projected inputs x (time, batch, gates·units), in float32.
+
+    weight (gates·units, units), bias (gates·units); states (batch, units) each; mask
+    (time, batch) as in `loop`; `keep` (batch, units) multiplies h before its projection.
+    """
+    masks: Sequence[Any] = [None] * len(x) if mask is None else unstack(mask[..., None])
+
+    @mx.custom_function
+    def run(x: mx.array, weight: mx.array, bias: Any, states: Arrays) -> Any:
+        sequences, saved, projection = [], [], weight.T
+        for x_t, mask_t in zip(unstack(x), masks, strict=True):
+            h = states[0] if keep is None else states[0] * keep
+            p = h @ projection if bias is None else mx.addmm(bias, h, projection)
+            new, save = kernel.step(x_t, p, states)
+            if mask_t is not None:
+                new = [mx.where(mask_t, a, b) for a, b in zip(new, states, strict=True)]
+            states = new
+            sequences.append(new)
+            saved.append(save)
+        return _stacks(sequences), list(states), _stacks(saved)
+
+    @run.vjp
+    def vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+        x, weight, bias, states = primals
+        sequences, _, saved = outputs
+        before = [mx.concatenate([s[None], q[:-1]]) for s, q in zip(states, sequences, strict=True)]
+        slopes = kernel.slopes(before, saved)
+        if mask is not None:
+            slopes = [mx.where(spread(mask, a.ndim), a, 0) for a in slopes]
+        rows = list(zip(*map(unstack, slopes), unstack(cotangents[0][0]), masks, strict=True))
+        grads = list(cotangents[1])
+        kept = []
+        for *row, dy, mask_t in reversed(rows):
+            grads[0] = grads[0] + dy
+            dp, keep_t, direct = kernel.back(grads, row)
+            if mask_t is not None:
+                held = [mx.where(mask_t, 0, a) for a in grads]
+                direct = [b if a is None else a + b for a, b in zip(direct, held, strict=True)]
+            dh = dp @ weight if keep is None else (dp @ weight) * keep
+            grads = [dh if direct[0] is None else dh + direct[0], *direct[1:]]
+            kept.append(keep_t)
+        dx, dp = kernel.inputs(stack(kept[::-1]), slopes)
+        h = before[0] if keep is None else before[0] * keep
+        dweight = mx.flatten(dp, 0, 1).T @ mx.flatten(h, 0, 1)
+        return dx, dweight, None if bias is None else mx.sum(dp, (0, 1)), grads
+
+    dtype = x.dtype
+    x, weight, bias, states, keep = tree_map(
+        lambda a: a if a is None else a.astype(mx.float32), (x, weight, bias, list(states), keep)
+    )
+    sequences, finals, _ = cast(Any, run(x, weight, bias, states))
+    finals = [s.astype(dtype) for s in finals]
+    return sequences[0].astype(dtype), finals[0], finals
+
+
+def _stacks(rows: Iterable[Arrays]) -> list[mx.array]:
+    return [stack(list(column)) for column in zip(*rows, strict=True)]
+
+
+class SimpleKernel:
+    """h' = tanh(x + p)"""
+
+    def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
+        h = mx.tanh(x + p)
+        return [h], [h]
+
+    def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
+        return [1 - mx.square(saved[0])]
+
+    def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
+        dp = grads[0] * slopes[0]
+        return dp, dp, [None]
+
+    def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
+        return kept, kept
+
+
+class LSTMKernel:
+    """i, f, o = σ(x + p), g = tanh(x + p); c' = f c + i g; h' = o tanh(c')
+
+    tanh(x) = 2 σ(2x) - 1, so one sigmoid makes all gates.
+    """
+
+    def _scale(self, units: int) -> mx.array:
+        return mx.repeat(mx.array([1.0, 1.0, 2.0, 1.0]), units)
+
+    def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
+        units = states[0].shape[-1]
+        gates = mx.sigmoid((x + p) * self._scale(units))
+        i, f, u, o = mx.split(gates, 4, axis=-1)
+        c = f * states[1] + i * (2 * u - 1)
+        a = mx.tanh(c)
+        return [o * a, c], [gates, a]
+
+    def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
+        gates, a = saved
+        units = a.shape[-1]
+        i, f, u, o = mx.split(gates, 4, axis=-1)
+        inner = mx.square(self._scale(units)) * gates * (1 - gates)
+        outer = mx.stack([2 * u - 1, before[1], i, a], axis=-2)
+        return [mx.unflatten(inner, -1, (4, units)) * outer, o * (1 - mx.square(a)), f]
+
+    def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
+        gates, through, f = slopes
+        dh, dc = grads
+        dc = dc + dh * through
+        to_output = mx.array([[False], [False], [False], [True]])
+        dp = mx.flatten(gates * mx.where(to_output, dh[:, None], dc[:, None]), 1)
+        return dp, dp, [None, dc * f]
+
+    def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
+        return kept, kept
+
+
+class GRUKernel:
+    """r, z = σ(x + p); n = tanh(x + r p); h' = (1 - z) n + z h, each with its block of x and p"""
+
+    def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
+        h = states[0]
+        cut = [2 * h.shape[-1]]
+        (x_gates, x_new), (p_gates, p_new) = mx.split(x, cut, -1), mx.split(p, cut, -1)
+        gates = mx.sigmoid(x_gates + p_gates)
+        r, z = mx.split(gates, 2, axis=-1)
+        n = mx.tanh(x_new + r * p_new)
+        return [n + z * (h - n)], [gates, n, p_new]
+
+    def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
+        gates, n, p_new = saved
+        r, z = mx.split(gates, 2, axis=-1)
+        dn = (1 - z) * (1 - mx.square(n))
+        dr = dn * p_new * r * (1 - r)
+        dz = (before[0] - n) * z * (1 - z)
+        return [z, mx.stack([dr, dz, dn * r], axis=-2), mx.stack([dr, dz, dn], axis=-2)]
+
+    def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
+        z, recurrent, _ = slopes
+        dh = grads[0]
+        return mx.flatten(recurrent * dh[:, None], 1), dh, [dh * z]
+
+    def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
+        _, recurrent, projected = slopes
+        dh = kept[:, :, None]
+        return mx.flatten(projected * dh, 2), mx.flatten(recurrent * dh, 2)
