@@ -6,8 +6,6 @@ Exit status: 0 when all is well, 1 when a check did not hold, 2 for a call that 
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -80,17 +78,33 @@ def export(
 ) -> None:
     """Write a model to ONNX, once ONNX Runtime gives the same results as MLX."""
     loaded = _load(model, as_json)
+    if not out.parent.is_dir():
+        _stop(
+            FileNotFoundError(f"expected a folder that exists, got {out.parent}."), USAGE, as_json
+        )
     import mlx2onnx
+    from mlx2onnx.files import save
 
     try:
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
-            proto = mlx2onnx.to_onnx(loaded, out, opset=opset, verify=verify, **_limits(tolerance))
-    except (ValueError, OSError) as error:
-        _stop(error, USAGE, as_json)
+        proto = mlx2onnx.to_onnx(loaded, opset=opset, verify=False)
+        report = mlx2onnx.verify(loaded, proto, rtol=tolerance, atol=tolerance) if verify else None
+        save(proto, out)
     except (mlx2onnx.VerificationError, NotImplementedError) as error:
         _stop(error, FAILED, as_json)
+    except (ValueError, OSError) as error:
+        _stop(error, USAGE, as_json)
+    nodes, size = len(proto.graph.node), out.stat().st_size
     if as_json:
-        _print_json(ok=True, path=str(out), nodes=len(proto.graph.node), bytes=out.stat().st_size)
+        _print_json(
+            ok=True,
+            path=str(out),
+            nodes=nodes,
+            bytes=size,
+            verification=report and report.as_dict(),
+        )
+    else:
+        print(f"{out}: {nodes} nodes, {summaries.size_text(size)}")
+        print(report if report is not None else "not verified")
 
 
 @app.command("verify")
@@ -102,13 +116,13 @@ def verify_(
     import mlx2onnx
 
     try:
-        report = mlx2onnx.verify(loaded, file, **_limits(tolerance))
+        report = mlx2onnx.verify(loaded, file, rtol=tolerance, atol=tolerance)
+    except mlx2onnx.VerificationError as error:
+        _stop(error, FAILED, as_json, **error.report.as_dict())
     except (ValueError, OSError) as error:
         _stop(error, USAGE, as_json)
-    except mlx2onnx.VerificationError as error:
-        _stop(error, FAILED, as_json)
     if as_json:
-        _print_json(ok=True, **report.as_dict())
+        _print_json(**report.as_dict())
     else:
         print(report)
 
@@ -120,17 +134,13 @@ def _load(path: Path, as_json: bool) -> Model:
         _stop(error, USAGE, as_json)
 
 
-def _limits(tolerance: float | None) -> dict[str, float]:
-    return {} if tolerance is None else {"rtol": tolerance, "atol": tolerance}
-
-
 def _print_json(**content: Any) -> None:
     print(json.dumps(content, indent=2))
 
 
-def _stop(error: Exception, status: int, as_json: bool) -> NoReturn:
+def _stop(error: Exception, status: int, as_json: bool, **figures: Any) -> NoReturn:
     if as_json:
-        _print_json(ok=False, error=str(error))
+        _print_json(**{**figures, "ok": False, "error": str(error)})
     else:
         typer.echo(f"mlxfunc: {error}", err=True)
     raise typer.Exit(status)

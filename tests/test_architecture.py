@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("_blas", "files", "download", "random_state", "registry"),
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
-    *("losses", "metrics", "graph", "nodes", "weights", "layer", "ops", "layers"),
+    *("losses", "metrics", "graph", "nodes", "weights", "layer", "ops", "modules", "layers"),
     *("training", "callbacks", "batches", "model", "models", "saving", "summary", "plotting"),
     *("datasets", "utils", "cli", "__init__"),
 )
