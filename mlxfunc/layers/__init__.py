@@ -22,6 +22,7 @@ from .merging import (
     subtract,
 )
 from .recurrent import GRU, LSTM, RNN, SimpleRNN
+from .wrappers import Bidirectional, TimeDistributed
 
 for _object in list(globals().values()):
     if isinstance(_object, type) and issubclass(_object, Layer) and _object is not Layer:
