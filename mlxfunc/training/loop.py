@@ -129,6 +129,7 @@ class Trainer(Setup):
                 if checks is not None and _is_due(epoch + 1, validation_freq):
                     found = self._evaluate(checks, callbacks, compiled)
                     logs |= {f"val_{key}": value for key, value in found.items()}
+                logs = dict(sorted(logs.items()))
                 callbacks.on_epoch_end(epoch, logs)
                 self._run_deferred()
                 step, self.resume = 0, None
@@ -252,14 +253,14 @@ class Trainer(Setup):
         class_weight: Mapping[int, float] | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """One step on one batch. Metrics and the loss's mean go on until `reset_metrics()`."""
+        """One step on one batch; the loss (and metrics) of that batch."""
         self._require_compiled("train_on_batch")
         return self._on_batch("train", (x, y, sample_weight), class_weight, return_dict)
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
-        """Loss and metrics of one batch; they go on until `reset_metrics()`."""
+        """The loss (and metrics) of one batch, in inference mode."""
         self._require_compiled("test_on_batch")
         return self._on_batch("test", (x, y, sample_weight), None, return_dict)
 
@@ -278,6 +279,7 @@ class Trainer(Setup):
         batch = reader.read(x, *data[1:])
         batch = (batch.part(reader.share(batch.rows)) if reader.share else batch).on_device()
         self.objective.build([None if y is None else tuple(y.shape) for y in batch.y])
+        self.objective.reset()
         if kind == "train":
             self._start_training()
         self._batches_seen += 1

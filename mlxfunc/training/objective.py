@@ -83,12 +83,13 @@ class Objective:
         self._metrics = _spread_metrics(metrics, names, "metrics")
         self._weighted = _spread_metrics(weighted_metrics, names, "weighted_metrics")
         self.losses: list[Any] = [
-            None if given == "crossentropy" or given == "ce" else losses_module.get(given)
+            None if _is_chosen_by_shape(given) else losses_module.get(given)
             for given in self._losses
         ]
         for given in (*self._metrics, *self._weighted):
             for metric in given:
-                metrics_module.get(metric)
+                if not _is_chosen_by_shape(metric):
+                    metrics_module.get(metric)
         self.metrics: dict[str, tuple[int, bool, Any]] = {}
         self.totals: dict[str, mx.array] = {}
         self.built = False
@@ -210,6 +211,11 @@ class Objective:
                 labels = labels[labels != ignored]
             if isinstance(size, int):
                 check_range(labels, size, f"labels of output {self.names[i]!r}")
+
+
+def _is_chosen_by_shape(given: Any) -> bool:
+    names = ("accuracy", "acc", "crossentropy", "ce")
+    return isinstance(given, str) and given.lower() in names
 
 
 def _is_sparse(loss: Any) -> bool:
