@@ -6,15 +6,20 @@ from . import _blas
 # The BLAS must be there before MLX is.
 from . import (
     activations,
+    callbacks,
     constraints,
+    datasets,
     initializers,
     layers,
     losses,
     metrics,
     models,
     ops,
+    optimizers,
     regularizers,
     saving,
+    schedules,
+    utils,
 )
 from .graph import SymbolicTensor, clear_session
 from .layer import Input, Layer
