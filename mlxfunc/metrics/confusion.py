@@ -73,31 +73,31 @@ class Counts(Metric):
         width = shape[1] if len(shape) > 1 else 1
         truth, scores, weights = (x.reshape(-1, width) for x in (truth, scores, weights))
         positive, negative = weights * truth, weights * ~truth
-        above = self._above_even if self._even else self._above
-        found, wrong = (above(scores, w).reshape(shape) for w in (positive, negative))
+        split = self._split_even if self._even else self._split
+        found, missed = split(scores, positive)
+        wrong, spared = split(scores, negative)
         counts = {
             "true_positives": found,
             "false_positives": wrong,
-            "true_negatives": mx.sum(negative, axis=0) - wrong.reshape(-1, width),
-            "false_negatives": mx.sum(positive, axis=0) - found.reshape(-1, width),
+            "true_negatives": spared,
+            "false_negatives": missed,
         }
         self.accumulate(**{name: counts[name].reshape(shape) for name in self.kept})
 
-    def _above(self, scores: mx.array, weights: mx.array) -> mx.array:
-        """The weight of the scores above each threshold: (thresholds, labels)."""
+    def _split(self, scores: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
+        """The weight of scores above each threshold, and of the rest: (thresholds, labels)."""
         above = scores[None] > mx.array(self.levels)[:, None, None]
-        return mx.sum(above * weights, axis=1)
+        return mx.sum(above * weights, axis=1), mx.sum(~above * weights, axis=1)
 
-    def _above_even(self, scores: mx.array, weights: mx.array) -> mx.array:
+    def _split_even(self, scores: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
         """The same for evenly spaced thresholds, in memory that does not grow with them."""
         size = len(self.levels)
-        bucket = mx.ceil(mx.clip(scores, 0, 1) * (size - 1)).astype(mx.int32) - 1
-        # A first threshold below 0 lies below a score of 0, too; one of exactly 0 does not.
-        weights = weights if self.levels[0] < 0 else weights * (bucket >= 0)
-        bucket = mx.maximum(bucket, 0)
+        # The number of thresholds below a score. One below 0 lies below a score of 0, too.
+        below = mx.ceil(mx.clip(scores, 0, 1) * (size - 1)).astype(mx.int32)
+        below = mx.maximum(below, 1) if self.levels[0] < 0 else below
         columns = mx.broadcast_to(mx.arange(weights.shape[1]), weights.shape)
-        sums = mx.zeros((size, weights.shape[1])).at[bucket, columns].add(weights)
-        return mx.cumsum(sums, axis=0, reverse=True)
+        sums = mx.zeros((size + 1, weights.shape[1])).at[below, columns].add(weights)
+        return mx.cumsum(sums, axis=0, reverse=True)[1:], mx.cumsum(sums, axis=0)[:-1]
 
 
 class ConditionCount(Counts):

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import losses
-from ..losses.base import same_shape
+from ..losses.base import align, as_array, same_shape
 from .base import FunctionMetric, divide
 
 
@@ -128,7 +128,11 @@ class CategoricalCrossentropy(FunctionMetric):
 
 
 class SparseCategoricalCrossentropy(FunctionMetric):
-    """The mean of `losses.sparse_categorical_crossentropy`."""
+    """The mean of `losses.sparse_categorical_crossentropy`.
+
+    Where we differ from Keras: labels equal to `ignore_class` never count in the mean; in Keras
+    they do unless there are weights.
+    """
 
     function = staticmethod(losses.sparse_categorical_crossentropy)
 
@@ -136,10 +140,19 @@ class SparseCategoricalCrossentropy(FunctionMetric):
         self,
         name: str = "sparse_categorical_crossentropy",
         from_logits: bool = False,
+        ignore_class: int | None = None,
         axis: int = -1,
     ) -> None:
         super().__init__(name)
-        self.from_logits, self.axis = from_logits, axis
+        self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        loss = losses.SparseCategoricalCrossentropy(ignore_class=self.ignore_class, axis=self.axis)
+        kept = loss.compute_mask(as_array(y_true), as_array(y_pred))
+        if kept is not None:
+            weights = mx.array(1.0) if sample_weight is None else as_array(sample_weight)
+            sample_weight = kept * align(self.name, "sample_weight", weights, kept * 1.0)
+        super().update_state(y_true, y_pred, sample_weight)
 
 
 @same_shape
