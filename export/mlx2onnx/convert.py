@@ -66,11 +66,14 @@ def symbolic(tree: Any) -> Any:
 class Walk:
     """Lowers layers onto one builder; what cannot be lowered is collected in `problems`.
 
-    `functions` are the ids of models that become local functions.
+    `functions` are the ids of models that become local functions; `right_padded` promises that
+    no valid step follows a masked one.
     """
 
-    def __init__(self, g: Builder, functions: frozenset[int] = frozenset()) -> None:
-        self.g = g
+    def __init__(
+        self, g: Builder, functions: frozenset[int] = frozenset(), right_padded: bool = False
+    ) -> None:
+        self.g, self.right_padded = g, right_padded
         self.problems: list[Problem] = []
         self._functions = functions
         self._function_names: dict[int, str] = {}

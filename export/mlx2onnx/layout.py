@@ -7,8 +7,7 @@ result is. Nothing is converted until an operator needs another layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +91,11 @@ class Tensor:
         self.g, self.shape, self.dtype, self.waits = g, tuple(shape), dtype, waits
         self.values: dict[Layout, Value] = {}
         self.make = make
-        self._resume: Callable[[], AbstractContextManager] = g.here() if make else g.scope
+        self._resume = g.here()
+        # What rules have made of it, to make it once.
+        self.cache: dict[Hashable, Any] = {}
+        # For the rows of a table: the ids, and how to get the table.
+        self.lookup: tuple[Tensor, Callable[[], Value]] | None = None
         if value is not None:
             self.values[layout or plain(len(shape))] = value
 
@@ -154,7 +157,7 @@ class Tensor:
             # Back to the array's own order along the last axis.
             back = source.unordered()
             if back not in self.values:
-                inverse = np.argsort(source.indices)
+                inverse = np.argsort(np.frombuffer(source.order, np.int64))
                 made = self.g.op("Gather", self.value, inverse, axis=source.axis(-1))
                 self.values[back] = self.annotate(made, back)
             source = back

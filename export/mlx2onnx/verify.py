@@ -16,6 +16,7 @@ import mlx.nn as nn
 import numpy as np
 import onnx
 from mlx2onnx import files
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx2onnx.convert import is_model
 from mlx2onnx.samples import sample
 from mlxfunc.graph import leaves
@@ -243,12 +244,15 @@ class _Runner:
 
     def _mlx(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         values = [mx.array(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+        state = tree_flatten(self.source.parameters()) if isinstance(self.source, nn.Module) else []
         if isinstance(self.source, mf.Model):
-            outputs = self.source.run(values)[0]
+            found = leaves(self.source.run(values)[0])
         else:
-            outputs = self.source(*values)
-        found = leaves(outputs)
+            found = leaves(self.source(*values))
         mx.eval(found)
+        if state:
+            # A stateful layer starts each time from where it was when it was exported.
+            self.source.update(tree_unflatten(state))
         return [np.array(y.astype(mx.float32) if y.dtype == mx.bfloat16 else y) for y in found]
 
     def run(

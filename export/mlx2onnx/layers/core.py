@@ -75,14 +75,23 @@ def embedding(g: Builder, layer: Any, x: Tensor) -> Tensor:
         ids = x.to(Layout(layout.perm[:-1]))
         if x.dtype not in (mx.int32, mx.int64):
             ids = g.cast(ids, mx.int32)
-        return g.op("Gather", weight(g, layer, "weight"), ids)
+        return g.op("Gather", table(), ids)
 
-    return Tensor(g, None, (*x.shape, layer.output_dim), make=make)
+    def table() -> Value:
+        return weight(g, layer, "weight")
+
+    rows = Tensor(g, None, (*x.shape, layer.output_dim), make=make)
+    if x.dtype in (mx.int32, mx.int64):
+        rows.lookup = (x, table)
+    return rows
 
 
 @mask_rule(layers.Embedding)
 def embedding_mask(g: Builder, layer: Any, x: Tensor, mask: Any) -> Tensor:
-    return x.map(lambda value, layout: g.op("Cast", value, to=mx.bool_))
+    def make(layout: Layout) -> Value:
+        return g.op("Cast", x.to(layout), to=mx.bool_)
+
+    return Tensor(g, None, x.shape, dtype=mx.bool_, make=make)
 
 
 @rule(layers.Identity)
