@@ -2,6 +2,7 @@
 
 from ..layer import LAYERS, Input, InputLayer, InputSpec, Layer
 from .cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
+from .conv_lstm import ConvLSTM2D
 from .core import Activation, Dense, Embedding, Identity, Lambda, Masking, MLXLayer
 from .merging import (
     Add,

@@ -34,6 +34,7 @@ class Recurrent(Layer):
 
     supports_masking = True
     cell: Any
+    rank: int | None = 3  # of the input; None: 3 or more
 
     def __init__(
         self,
@@ -54,7 +55,8 @@ class Recurrent(Layer):
 
     def build(self, sequences_shape: Any) -> None:
         shape = sequences_shape[0] if _is_list_of_shapes(sequences_shape) else sequences_shape
-        self._spec = self.spec(shape)
+        known = {axis: size for axis, size in enumerate(shape) if axis > 1 and self.rank}
+        self._spec = InputSpec(self.rank, min_ndim=3, axes=known)
         self._spec.check(self.name, shape)
         self.build_cell((shape[0], *shape[2:]))
         if self.stateful:
@@ -67,10 +69,6 @@ class Recurrent(Layer):
             self._no_grad.always.add("states")
             self._no_grad.add("states")
 
-    def spec(self, shape: tuple) -> InputSpec:
-        """What x must look like, when the layer is built for `shape`."""
-        return InputSpec(ndim=3, axes={} if len(shape) != 3 else {-1: shape[-1]})
-
     def build_cell(self, step_shape: tuple) -> None:
         super().build(step_shape)
 
@@ -82,6 +80,11 @@ class Recurrent(Layer):
             x, *rest = sequences
             initial_state = rest or initial_state
         self._spec.check(self.name, x.shape)
+        if not x.shape[1]:
+            raise ValueError(
+                f"{self.name}: expected at least one step of time, got shape {x.shape}. "
+                "Leave empty sequences out."
+            )
         states = self._start(x, initial_state)
         x = time_major(x)
         if mask is not None:
@@ -109,8 +112,9 @@ class Recurrent(Layer):
                 f"{self.name}: expected initial states of shapes {wanted}, got {shapes}. "
                 "A stateful layer keeps the batch it was built for."
             )
+        kind = x.dtype if mx.issubdtype(x.dtype, mx.floating) else mx.float32
         found = iter(values)
-        return tree_map(lambda _: next(found).astype(x.dtype), zeros)
+        return tree_map(lambda _: next(found).astype(kind), zeros)
 
     def _checked_mask(self, x: mx.array, mask: mx.array) -> mx.array:
         wanted = (x.shape[1], x.shape[0])
@@ -138,7 +142,7 @@ def _is_list_of_shapes(shape: Any) -> bool:
     return bool(shape) and isinstance(shape[0], list | tuple)
 
 
-class _OwnCell(Recurrent):
+class OwnCell(Recurrent):
     """A recurrent layer that is its own cell: the weights are its own."""
 
     @property
@@ -146,7 +150,7 @@ class _OwnCell(Recurrent):
         return self
 
 
-class SimpleRNN(_OwnCell, SimpleRNNCell):  # type: ignore[misc]
+class SimpleRNN(OwnCell, SimpleRNNCell):  # type: ignore[misc]
     """h_t = activation(Wx x_t + Wh h_{t-1} + b)
 
     x (batch, time, in) → (batch, units), or (batch, time, units) with `return_sequences`.
@@ -156,7 +160,7 @@ class SimpleRNN(_OwnCell, SimpleRNNCell):  # type: ignore[misc]
     """
 
 
-class LSTM(_OwnCell, LSTMCell):  # type: ignore[misc]
+class LSTM(OwnCell, LSTMCell):  # type: ignore[misc]
     """i, f, o = σ(Wx x_t + Wh h_{t-1} + b), g = tanh(…); c_t = f c_{t-1} + i g; h_t = o tanh(c_t)
 
     x (batch, time, in) → (batch, units), or (batch, time, units) with `return_sequences`; with
@@ -168,7 +172,7 @@ class LSTM(_OwnCell, LSTMCell):  # type: ignore[misc]
     """
 
 
-class GRU(_OwnCell, GRUCell):  # type: ignore[misc]
+class GRU(OwnCell, GRUCell):  # type: ignore[misc]
     """r, z = σ(Wx x_t + Wh h_{t-1} + b), n = tanh(Wx x_t + r (Wh h_{t-1} + b)); h_t = (1-z) n + z h
 
     x (batch, time, in) → (batch, units), or (batch, time, units) with `return_sequences`.
@@ -189,12 +193,11 @@ class RNN(Recurrent):
     Source: https://keras.io/api/layers/recurrent_layers/rnn/
     """
 
+    rank = None
+
     def __init__(self, cell: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cell = as_cell(self.name, cell)
-
-    def spec(self, shape: tuple) -> InputSpec:
-        return InputSpec(min_ndim=3)
 
     def build_cell(self, step_shape: tuple) -> None:
         build_cell(self.cell, step_shape)

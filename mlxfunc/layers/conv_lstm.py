@@ -1,0 +1,105 @@
+"""ConvLSTM2D: an LSTM whose projections are convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from .cells import LSTMCell
+from .core import known_size, positive
+from .recurrent import OwnCell
+
+
+class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
+    """LSTM with Wx * x_t and Wh * h_{t-1}, convolutions, in place of the matrix products.
+
+    x (batch, time, height, width, in) → (batch, height', width', filters), or with time as axis 1
+    with `return_sequences`. Wx (4·filters, kernel height, kernel width, in), Wh the same for
+    `filters` inputs, bias (4·filters), with gates i, f, g, o. `padding`, `strides` and
+    `dilation_rate` are those of Wx; Wh keeps the size. The rest is as in LSTM. One dropout mask
+    serves all gates of a sequence, where Keras draws one a gate.
+
+    Source: https://keras.io/api/layers/recurrent_layers/conv_lstm2d/
+    """
+
+    rank = 5
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, int] = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(filters, data_format=data_format, **kwargs)
+        self.filters, self.padding, self.data_format = filters, str(padding).lower(), data_format
+        self.kernel_size = _pair(self.name, "kernel_size", kernel_size)
+        self.strides = _pair(self.name, "strides", strides)
+        self.dilation_rate = _pair(self.name, "dilation_rate", dilation_rate)
+        if self.padding not in ("valid", "same"):
+            raise ValueError(
+                f"{self.name}: expected padding 'valid' or 'same', got {padding!r}. "
+                "'same' keeps the size when strides are 1."
+            )
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                f"{self.name}: expected strides or dilation_rate to be 1, got {self.strides} and "
+                f"{self.dilation_rate}. Set one of them to 1."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return {key: value for key, value in super().get_config().items() if key != "units"}
+
+    def build_cell(self, step_shape: tuple) -> None:
+        height, width, size = (known_size(self.name, step_shape, axis) for axis in (1, 2, 3))
+        self._sizes = (height, width)
+        layout: Any = {"axes": (3, 0, 1, 2)}
+        gates = 4 * self.filters
+        self.add_weight("Wx", (*self.kernel_size, size, gates), role="kernel", **layout)
+        self.add_weight("Wh", (*self.kernel_size, self.filters, gates), role="recurrent", **layout)
+        self.add_gate_bias(gates)
+
+    def get_initial_state(self, batch_size: int) -> list[mx.array]:
+        x = mx.zeros((batch_size, *self._sizes, self.Wx.shape[-1]))
+        height, width = self.project(x).shape[1:3]
+        return [mx.zeros((batch_size, height, width, self.filters))] * 2
+
+    def project(self, x: mx.array) -> mx.array:
+        """Wx * x + b of x (..., height, width, in), all leading axes at once."""
+        leading = x.shape[:-3]
+        x = mx.flatten(x, 0, -4)
+        same = self.padding == "same"
+        y = _convolve(x, self.Wx, self.strides, self.dilation_rate, same)
+        return mx.unflatten(y + self.bias if self.use_bias else y, 0, leading)
+
+    def recur(self, h: mx.array) -> mx.array:
+        return _convolve(h, self.Wh, (1, 1), (1, 1), same=True)
+
+    def has_kernel(self) -> bool:
+        return False
+
+
+def _pair(name: str, what: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2:
+        raise ValueError(f"{name}: expected {what} to be one or two integers, got {value!r}.")
+    positive(name, **{f"{what}[{axis}]": size for axis, size in enumerate(pair)})
+    return pair
+
+
+def _convolve(
+    x: mx.array, weight: mx.array, strides: tuple, dilation: tuple, same: bool
+) -> mx.array:
+    """A convolution that, where `same`, pads more on the right when it cannot pad evenly."""
+    total = [0, 0]
+    if same:
+        for axis, (stride, step) in enumerate(zip(strides, dilation, strict=True)):
+            size, reach = x.shape[1 + axis], (weight.shape[1 + axis] - 1) * step + 1
+            total[axis] = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    low = [n // 2 for n in total]
+    high = [n - n // 2 for n in total]
+    return mx.conv_general(x, weight, strides, (low, high), dilation)
