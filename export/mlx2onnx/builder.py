@@ -214,7 +214,7 @@ class Builder:
         if dtype is not None:
             array = array.astype(self.element_type(dtype).numpy())
         array = self._in_model_type(array)
-        key = ("constant", array.dtype.str, array.shape, hashlib.sha256(array).digest())
+        key = ("constant", array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
         function = self._frame.function
         if function is not None and array.size <= MAX_BODY_CONSTANT:
             if key not in function.memo:
@@ -287,7 +287,7 @@ class Builder:
     def _fold(
         self, op_type: str, operands: Sequence[Any], attributes: Mapping[str, Any]
     ) -> Value | None:
-        if any(isinstance(o, Value) and o not in self._constants for o in operands):
+        if not all(self._is_foldable(o, op_type) for o in operands):
             return None
         if op_type == "Cast":
             array = self.constant_value(operands[0])
@@ -300,6 +300,13 @@ class Builder:
             return None
         result = folding.fold(op_type, known, attributes)
         return None if result is None else self.constant(result)
+
+    def _is_foldable(self, operand: Any, op_type: str) -> bool:
+        if not isinstance(operand, Value) or operand in self._constants:
+            return True
+        tensor = operand.const_value
+        small = tensor is not None and tensor.size <= folding.MAX_WEIGHT
+        return small and op_type in folding.ARITHMETIC
 
     def _identity(self, value: Value) -> Value:
         return self._node("Identity", [value], None, 1, "", {})

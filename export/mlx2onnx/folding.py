@@ -9,6 +9,9 @@ import numpy as np
 
 # A larger result is left to the runtime: the file should not grow.
 MAX_ELEMENTS = 2**16
+# Vectors of weights (variances, scales) are folded by arithmetic; larger weights stay themselves.
+MAX_WEIGHT = 2**13
+ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal"}
 
 
 def _slice(x, starts, ends, axes=None, steps=None):
@@ -37,6 +40,10 @@ def _expand(x, shape):
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape)))
 
 
+def _relu(x):
+    return np.maximum(x, 0)
+
+
 def _divide(a, b):
     if np.issubdtype(a.dtype, np.integer):
         return np.trunc(a / b).astype(a.dtype)
@@ -51,7 +58,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
     "And": np.logical_and, "Or": np.logical_or, "Not": np.logical_not, "Where": np.where,
     "Slice": _slice, "Reshape": _reshape, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
-    "Expand": _expand, "Range": np.arange,
+    "Clip": np.clip, "Relu": _relu, "Round": np.rint, "Sign": np.sign, "Expand": _expand,
+    "Range": np.arange,
     "BitwiseAnd": np.bitwise_and, "BitwiseOr": np.bitwise_or,
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx2onnx import sizes
-from mlx.utils import tree_flatten
+from mlx.utils import tree_map
 from mlx2onnx.builder import to_numpy
 from mlx2onnx.sizes import Int, Size
 
@@ -66,6 +66,13 @@ class Recording:
         ] + [list(self.constants), [a.name for a in self.outputs]]
 
 
+def leaves(tree: Any) -> list[Any]:
+    """The arrays of a structure, in `tree_flatten` order."""
+    found: list[Any] = []
+    tree_map(found.append, tree)
+    return found
+
+
 class SizeDependent(Exception):
     """The computation itself changes with the size of a dynamic dimension."""
 
@@ -75,8 +82,7 @@ def record(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> Recording:
     events: list[dict[str, Any]] = []
 
     def flat(*inputs: mx.array) -> list[mx.array]:
-        outputs = tree_flatten(fn(*inputs))
-        return [v if isinstance(v, mx.array) else mx.array(v) for _, v in outputs]
+        return [v if isinstance(v, mx.array) else mx.array(v) for v in leaves(fn(*inputs))]
 
     # On the CPU stream LayerNorm, RoPE and attention expand to plain primitives on every machine.
     with mx.stream(mx.cpu):
@@ -111,7 +117,7 @@ def record_at_all_sizes(
     """
     error: Exception | None = None
     for named in dict.fromkeys((_name(specs, True), _name(specs, False))):
-        sources = {}
+        sources: dict[str, tuple[int, int]] = {}
         for i, (shape, _) in enumerate(named):
             for axis, dim in enumerate(shape):
                 if isinstance(dim, str):
@@ -148,10 +154,11 @@ def _name(specs: Sequence[Spec], apart: bool) -> tuple[Spec, ...]:
 def _inputs(
     specs: Sequence[Spec], given: Sequence[mx.array | None], point: Mapping[str, int]
 ) -> list[mx.array]:
-    return [
-        array if array is not None else mx.zeros([point.get(d, d) for d in shape], dtype)  # type: ignore[arg-type, misc]
-        for (shape, dtype), array in zip(specs, given, strict=True)
-    ]
+    arrays = []
+    for (shape, dtype), array in zip(specs, given, strict=True):
+        now = [d if isinstance(d, int) else point[str(d)] for d in shape]
+        arrays.append(mx.zeros(now, dtype) if array is None else array)
+    return arrays
 
 
 def merge(found: Sequence[Recording], points: Sequence[Mapping[str, int]]) -> Recording:
@@ -216,7 +223,7 @@ def _same(a: mx.array, b: mx.array) -> bool:
         return True
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    a, b = to_numpy(a), to_numpy(b)
-    if a.ctypes.data == b.ctypes.data:
+    x, y = to_numpy(a), to_numpy(b)
+    if x.ctypes.data == y.ctypes.data:
         return True
-    return np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.inexact))
+    return np.array_equal(x, y, equal_nan=np.issubdtype(x.dtype, np.inexact))

@@ -137,28 +137,10 @@ def _plain(factors: Sequence[float]) -> float:
     return float(round(mean)) if abs(mean - round(mean)) < 3e-7 * abs(mean) else mean
 
 
-def product(dims: Sequence[Int]) -> Int | None:
-    """The product of sizes; None when no formula can be given for it."""
-    if all(isinstance(d, int) for d in dims):
-        return math.prod(d for d in dims if isinstance(d, int))
-    count = max(len(d.values) for d in dims if isinstance(d, Size))
+def products(dims: Sequence[Int], count: int) -> list[int]:
+    """The product of sizes in each of `count` probes."""
     columns = [d.values if isinstance(d, Size) else (d,) * count for d in dims]
-    values = tuple(math.prod(column) for column in zip(*columns, strict=True))
-    return Size(values, _product_formula(dims))
-
-
-def _product_formula(dims: Sequence[Int]) -> tuple[Term, ...] | None:
-    total: dict[tuple[str, ...], int] = {(): 1}
-    for dim in dims:
-        formula = (((), dim),) if isinstance(dim, int) else dim.formula
-        if formula is None:
-            return None
-        grown: dict[tuple[str, ...], int] = {}
-        for (a, x), (b, y) in itertools.product(total.items(), formula):
-            names = tuple(sorted((*a, *b)))
-            grown[names] = grown.get(names, 0) + x * y
-        total = grown
-    return tuple(sorted(total.items()))
+    return [math.prod(column) for column in zip(*columns, strict=True)] or [1] * count
 
 
 def as_text(size: Any) -> str:

@@ -54,7 +54,7 @@ def fft(g: Builder, event: Any, x: Value) -> Value:
     return _inverse_real(g, event, x, last) if real and inverse else x
 
 
-def _dft(g: Builder, event: Any, x: Value, axis: int, **attributes: int) -> Value:
+def _dft(g: Builder, event: Any, x: Value, axis: int, **attributes: Any) -> Value:
     if g.opset >= 20:
         return g.op("DFT", x, None, np.asarray(axis), **attributes)
     return g.op("DFT", x, axis=axis, **attributes)

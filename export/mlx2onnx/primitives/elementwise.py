@@ -8,8 +8,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx2onnx.builder import Builder, DataType, Value
+from mlx2onnx.primitives import activations
 from mlx2onnx.primitives.complex import complex_of, complex_product, real_part
-from mlx2onnx.primitives.patterns import layer_norm, mean, softmax, without_factor
+from mlx2onnx.primitives.layouts import broadcast_op
+from mlx2onnx.primitives.patterns import (
+    divided,
+    layer_norm,
+    mean,
+    scaled_again,
+    shifted_again,
+    softmax,
+    without_factor,
+)
 from mlx2onnx.primitives.registry import Unsupported, primitive
 
 SAME_NAME = {
@@ -22,6 +32,10 @@ SAME_NAME = {
     "Subtract": "Sub", "Add": "Add", "Tan": "Tan", "Tanh": "Tanh",
 }  # fmt: skip
 ROUNDING = {"Ceil", "Floor", "Round"}
+SHORTER = {
+    "Maximum": activations.maximum, "Minimum": activations.minimum,
+    "Subtract": activations.subtract, "Add": shifted_again,
+}  # fmt: skip
 
 
 def is_float(value: Value) -> bool:
@@ -49,7 +63,7 @@ def same(g: Builder, event: Any, *values: Value) -> Value:
     values = tuple(number(g, v) for v in values)
     if event.name in ROUNDING and not is_float(values[0]):
         return values[0]
-    made = g.op(SAME_NAME[event.name], *values)
+    made = broadcast_op(g, SAME_NAME[event.name], *values, short=SHORTER.get(event.name))
     return (layer_norm(g, event, made) or made) if event.name == "Add" else made
 
 
@@ -60,10 +74,15 @@ def multiply(g: Builder, event: Any) -> Value:
     if event.outputs[0].dtype == mx.complex64:
         return complex_product(g, *event.values())
     a, b = (number(g, v) for v in event.values())
-    if (made := without_factor(g, a, b)) is not None:
-        return made
-    made = g.op("Mul", a, b)
+    made = broadcast_op(g, "Mul", a, b, short=shorter_product)
     return layer_norm(g, event, made) or made
+
+
+def shorter_product(g: Builder, a: Value, b: Value) -> Value | None:
+    for short in (without_factor, activations.multiply, scaled_again, divided):
+        if (made := short(g, a, b)) is not None:
+            return made
+    return None
 
 
 @primitive("Divide", elementwise=True, lazy=True)
@@ -72,7 +91,7 @@ def divide(g: Builder, event: Any) -> Value:
         return made
     real(event)
     a, b = (number(g, v) for v in event.values())
-    return softmax(g, event, a, b) or g.op("Div", a, b)
+    return softmax(g, event, a, b) or broadcast_op(g, "Div", a, b, short=activations.divide)
 
 
 @primitive("Abs", elementwise=True)
@@ -155,6 +174,10 @@ def _like(g: Builder, value: Value, number: float) -> Value:
 @primitive("LogAddExp", elementwise=True)
 def logaddexp(g: Builder, event: Any, a: Value, b: Value) -> Value:
     real(event)
+    return broadcast_op(g, "Add", a, b, short=activations.softplus, otherwise=_logaddexp)
+
+
+def _logaddexp(g: Builder, a: Value, b: Value) -> Value:
     # Where both are the same infinity, their difference is not a number.
     gap = g.op("Where", g.op("Equal", a, b), _like(g, a, 0.0), g.op("Sub", a, b))
     return g.op("Add", g.op("Max", a, b), g.op("Softplus", g.op("Neg", g.op("Abs", gap))))
@@ -216,7 +239,7 @@ def select(g: Builder, event: Any, condition: Value, a: Value, b: Value) -> Valu
     if a.dtype == DataType.BOOL:
         picked = g.op("And", condition, a), g.op("And", g.op("Not", condition), b)
         return g.op("Or", *picked)
-    return g.op("Where", condition, a, b)
+    return activations.select(g, condition, a, b) or g.op("Where", condition, a, b)
 
 
 @primitive("BitwiseBinary", elementwise=True)

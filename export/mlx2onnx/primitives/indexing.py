@@ -38,19 +38,15 @@ def gather(g: Builder, event: Any) -> Value:
     x, shape = _cut_to_window(g, event, x, array.shape, axes, window)
     if not axes:
         return x
-    single = _only_moving_index(event, axes)
-    if single is not None:
-        index, at = single
-        made = g.op("Gather", x, context.full(event.inputs[1 + at]) if index is None else index,
-                    axis=axes[at])  # fmt: skip
+    if (made := _axis_by_axis(g, event, x, axes)) is not None:
         return _with_ones(g, event, made)
     indices = [context.full(a) for a in event.inputs[1:]]
     if len(axes) == 1:
-        made = g.op("Gather", x, indices[0], axis=axes[0])
-        rank = len(event.inputs[1].shape)
-        moved = [*range(axes[0], axes[0] + rank), *range(axes[0])]
-        rest = range(axes[0] + rank, rank + len(shape) - 1)
-        return _with_ones(g, event, transposed(g, made, [*moved, *rest]))
+        axis, rank = axes[0], len(event.inputs[1].shape)
+        made = g.op("Gather", x, indices[0], axis=axis)
+        made = g.op("Unsqueeze", made, [axis + rank])
+        moved = [*range(axis, axis + rank), *range(axis), *range(axis + rank, rank + len(shape))]
+        return transposed(g, made, moved)
     others = [a for a in range(len(shape)) if a not in axes]
     x = transposed(g, x, [*axes, *others])
     return _with_ones(g, event, g.op("GatherND", x, _stacked(g, indices)))
@@ -78,44 +74,48 @@ def _stacked(g: Builder, indices: Sequence[Value]) -> Value:
     return columns[0] if len(columns) == 1 else g.op("Concat", *columns, axis=-1)
 
 
-def _only_moving_index(event: Any, axes: Sequence[int]) -> tuple[Value | None, int] | None:
-    """x[:, index]: MLX indexes the leading axes with their own positions; one Gather does it."""
+def _axis_by_axis(g: Builder, event: Any, x: Value, axes: Sequence[int]) -> Value | None:
+    """x[:, i, j[:, None]] …: indices that move along axes of their own are Gathers in a row.
+
+    MLX writes the position itself (an arange) as the index of an axis that is taken whole.
+    """
     if len(axes) < 2 or list(axes) != list(range(len(axes))):
         return None
-    context, last = event.context, len(axes) - 1
-    rank = len(event.inputs[1].shape)
-    for at in range(last):
-        if not _counts(context, event.inputs[1 + at], event.inputs[0].shape[at], at, rank):
-            return None
-    array = event.inputs[1 + last]
-    while (maker := context.maker(array)) is not None and maker.name in ("Broadcast", "AsType"):
-        array = maker.inputs[0]
-    lead = max(0, len(array.shape) - (rank - last))
-    if any(d != 1 for d in array.shape[:lead]):
+    context, rank = event.context, len(event.inputs[1].shape)
+    moving = [_own_axes(context, array, rank) for array in event.inputs[1:]]
+    if [a for _, _, own in moving for a in own] != list(range(rank)):
         return None
-    kept = array.shape[lead:]
-    if kept != event.inputs[1].shape[last:]:
-        return None
-    value = reshaped(context.g, event, context.full(array), array.shape, kept)
-    return context.g.cast(value, mx.int64), last
+    at = 0
+    for axis, (array, shape, own) in zip(axes, moving, strict=True):
+        if not _is_position(context, array, event.inputs[0].shape[axis]):
+            index = reshaped(g, event, context.full(array), array.shape, shape)
+            x = g.op("Gather", x, g.cast(index, mx.int64), axis=at)
+        at += len(own)
+    return x
 
 
-def _counts(context: Any, array: Any, size: Int, axis: int, rank: int) -> bool:
-    """Whether an index is 0, 1, 2 … along `axis` of the indices and constant on the others."""
-    shape = array.shape
+def _own_axes(context: Any, array: Any, rank: int) -> tuple[Any, list[Int], list[int]]:
+    """(index before it was broadcast, its sizes that are not 1, the axes it moves along)."""
+    shape = (1,) * (rank - len(array.shape)) + tuple(array.shape)
     while (maker := context.maker(array)) is not None and maker.name in PLAIN:
-        array = maker.inputs[0]
-        if maker.name != "AsType" and maker.name != "Broadcast":
-            ones = [d for d in maker.outputs[0].shape if d != 1]
-            if ones != [d for d in array.shape if d != 1]:
-                return False
-            shape = maker.outputs[0].shape if len(maker.outputs[0].shape) > 1 else shape
-    if maker is None or maker.name != "Arange" or maker.arguments != (0, size, 1):
-        return False
-    padded = (1,) * (rank - len(shape)) + tuple(shape)
-    return all((d == 1) or (a == axis and d == size) for a, d in enumerate(padded)) or (
-        size == 1 and all(d == 1 for d in padded)
-    )
+        source = maker.inputs[0]
+        if maker.name == "Broadcast":
+            shape = (1,) * (rank - len(source.shape)) + tuple(source.shape)
+        array = source
+        if maker.name != "Broadcast" and maker.name != "AsType":
+            if [d for d in source.shape if d != 1] != [d for d in shape if d != 1]:
+                return maker.outputs[0], *_moving(shape)
+    return array, *_moving(shape)
+
+
+def _moving(shape: Sequence[Int]) -> tuple[list[Int], list[int]]:
+    own = [axis for axis, size in enumerate(shape) if size != 1]
+    return [shape[axis] for axis in own], own
+
+
+def _is_position(context: Any, array: Any, size: Int) -> bool:
+    maker = context.maker(array)
+    return maker is not None and maker.name == "Arange" and maker.arguments == (0, size, 1)
 
 
 @primitive("Scatter")
@@ -203,10 +203,11 @@ def _replace(
     (axis, start, end, step), rest = rows[0], rows[1:]
     if step != 1:
         return _replace_every(g, event, x, shape, updates, rows)
-    zeros, ones = [0] * len(shape), [1] * len(shape)
+    ones = [1] * len(shape)
 
     def part(first: Int, last: Int) -> Value:
-        starts, ends = list(zeros), list(shape)
+        starts: list[Int] = [0] * len(shape)
+        ends = list(shape)
         starts[axis], ends[axis] = first, last
         return sliced(g, event, x, shape, starts, ends, ones)
 

@@ -32,10 +32,10 @@ def addmm(g: Builder, event: Any) -> Value:
     if len(event.inputs[0].shape) == len(event.inputs[1].shape) == 2 and is_real(a):
         weight = made_by(b, "Transpose")
         flipped = weight is not None and weight.inputs[0].is_initializer()
-        scale = {"alpha": alpha if alpha != 1 else None, "beta": beta if beta != 1 else None}
-        if flipped:
-            return g.op("Gemm", a, weight.inputs[0], c, transB=1, **scale)
-        return g.op("Gemm", a, b, c, **scale)
+        return g.op(
+            "Gemm", a, weight.inputs[0] if flipped else b, c, transB=1 if flipped else None,
+            alpha=None if alpha == 1 else alpha, beta=None if beta == 1 else beta,
+        )  # fmt: skip
     product = g.op("MatMul", a, stored_transpose(g, b))
     product = product if alpha == 1 else g.op("Mul", product, alpha)
     return g.op("Add", product, c if beta == 1 else g.op("Mul", c, beta))
@@ -91,7 +91,7 @@ def _flipped(g: Builder, weight: Value, rank: int) -> Value:
     axes = list(range(1, rank + 1))
     if array is not None:
         key = ("flipped", weight)
-        return g.initializer("weight_flipped", lambda: np.flip(array, axes), key)
+        return g.initializer("weight_flipped", lambda: np.flip(array, tuple(axes)), key)
     return g.op("Slice", weight, [-1] * rank, [np.iinfo(np.int64).min + 1] * rank, axes,
                 [-1] * rank)  # fmt: skip
 
@@ -197,12 +197,12 @@ def _dequantized(g: Builder, weights: Sequence[Value], group: int, bits: int, mo
     arrays = _constants(g, weights)
 
     def make() -> np.ndarray:
-        packed = mx.array(arrays[0].astype(np.uint32))
-        rest = [mx.array(a) for a in arrays[1:]]
+        packed, scales, *rest = (mx.array(a) for a in arrays)
         if QUANTIZATION_MODES[mode] != "affine":
-            rest = [r.astype(mx.uint8) for r in rest]
+            scales = scales.astype(mx.uint8)
+        bias = rest[0] if rest else None
         made = mx.dequantize(
-            packed, *rest, group_size=group, bits=bits, mode=QUANTIZATION_MODES[mode]
+            packed.astype(mx.uint32), scales, bias, group, bits, QUANTIZATION_MODES[mode]
         )
         return np.asarray(made.astype(mx.float32))
 

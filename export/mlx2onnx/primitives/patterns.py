@@ -11,8 +11,11 @@ import numpy as np
 from mlx2onnx import sizes
 from mlx2onnx.builder import Builder, Value
 
+# More elements than this are weights, which stay as they are.
+MAX_FOLDED = 2**14
 
-def made_by(value: Value | None, op_type: str) -> Any:
+
+def made_by(value: Any, op_type: str) -> Any:
     """The node that made a value, if it is of this operator."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op_type else None
@@ -43,11 +46,11 @@ def mean(g: Builder, event: Any) -> Value | None:
         numbers = context.constant_numbers(factor)
         if node is not None and maker is not None and maker.name == "Reduce" and numbers:
             source, axes = maker.inputs[0], maker.arguments[1]
-            count = sizes.product([source.shape[a] for a in axes])
-            counts = count.values if isinstance(count, sizes.Size) else [count] * len(numbers)
+            counts = sizes.products([source.shape[a] for a in axes], len(numbers))
             wanted = [1 / c if event.name == "Multiply" else c for c in counts]
             if len(numbers) == len(wanted) and np.allclose(numbers, wanted, rtol=3e-7, atol=0):
                 kept = node.attributes["keepdims"].as_int() == 1
+                axes = reduced_axes(g, node) or axes
                 return g.reduce("ReduceMean", node.inputs[0], axes, keepdims=kept)
         if event.name == "Divide":
             break
@@ -64,6 +67,65 @@ def without_factor(g: Builder, a: Value, b: Value) -> Value | None:
     return None
 
 
+def scaled_again(g: Builder, a: Value, b: Value) -> Value | None:
+    """(x · c) · d of constants."""
+    for scaled, factor in ((a, b), (b, a)):
+        x, first = _constant_operand(g, scaled, "Mul")
+        second = g.constant_value(factor)
+        if first is not None and second is not None and first.size + second.size < MAX_FOLDED:
+            return g.op("Mul", x, g.constant(first * second))
+    return None
+
+
+def shifted_again(g: Builder, a: Value, b: Value) -> Value | None:
+    """(x - mean) · scale + bias of constants, which is what a BatchNorm is."""
+    for scaled, bias in ((a, b), (b, a)):
+        centered, scale = _constant_operand(g, scaled, "Mul")
+        x, shift = _constant_operand(g, centered, "Sub")
+        constant = g.constant_value(bias)
+        if scale is None or shift is None or constant is None or shift.size == 1:
+            continue
+        if made_by(centered, "Sub").inputs[0] is x and scale.size < MAX_FOLDED:
+            product = g.op("Mul", x, g.constant(scale))
+            return broadcast_add(g, product, g.constant(constant - shift * scale))
+    return None
+
+
+def broadcast_add(g: Builder, a: Value, b: Value) -> Value:
+    from mlx2onnx.primitives.layouts import broadcast_op
+
+    return broadcast_op(g, "Add", a, b)
+
+
+def _constant_operand(g: Builder, value: Value, op_type: str) -> tuple[Any, np.ndarray | None]:
+    """(x, constant) of a node of two operands."""
+    node = made_by(value, op_type)
+    if node is not None:
+        for x, other in (node.inputs, node.inputs[::-1]):
+            array = g.constant_value(other)
+            if array is not None and array.dtype.kind == "f":
+                return x, array
+    return value, None
+
+
+def divided(g: Builder, a: Value, b: Value) -> Value | None:
+    """x · (1 / y)."""
+    for x, inverse in ((a, b), (b, a)):
+        node = made_by(inverse, "Reciprocal")
+        if node is not None:
+            return g.op("Div", x, node.inputs[0])
+    return None
+
+
+def only_axis(g: Builder, node: Any) -> int | None:
+    """The one axis that a Reduce node reduces and keeps, counted from the front."""
+    axes, shape = reduced_axes(g, node), node.inputs[0].shape
+    kept = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int() == 1
+    if axes is None or len(axes) != 1 or shape is None or not kept:
+        return None
+    return axes[0] % len(shape)
+
+
 def softmax(g: Builder, event: Any, top: Value, bottom: Value) -> Value | None:
     """exp(x - max(x)) / sum(exp(x - max(x))) over one axis."""
     exp, total = made_by(top, "Exp"), made_by(bottom, "ReduceSum")
@@ -73,30 +135,28 @@ def softmax(g: Builder, event: Any, top: Value, bottom: Value) -> Value | None:
     peak = made_by(difference.inputs[1], "ReduceMax") if difference else None
     if peak is None or axes is None or len(axes) != 1 or reduced_axes(g, peak) != axes:
         return None
-    if peak.inputs[0] is not difference.inputs[0] or len(event.shape) != len(top.shape or ()):
+    rank = len(top.shape) if top.shape is not None else len(event.shape)
+    if peak.inputs[0] is not difference.inputs[0] or len(event.shape) != rank:
         return None
     return g.op("Softmax", peak.inputs[0], axis=axes[0])
 
 
 def layer_norm(g: Builder, event: Any, made: Value) -> Value | None:
     """(x - mean) / sqrt(mean((x - mean)²) + eps) · weight + bias on the last axis."""
-    node = made.producer()
-    if node is None:
+    node: Any = made.producer()
+    if node is None or node.op_type not in ("Mul", "Add", "Div"):
         return None
     for norm, other in (node.inputs, reversed(node.inputs)):
         found = made_by(norm, "LayerNormalization")
         if found is not None and norm.uses() and len(norm.uses()) == 1:
             return _with_parameter(g, node.op_type, found, other)
-    if node.op_type != "Mul":
-        return None
-    for centered, scale in (node.inputs, reversed(node.inputs)):
-        normal = _standardized(g, centered, scale)
-        if normal is not None:
-            x, epsilon = normal
-            size = x.shape[-1] if x.shape is not None else None
-            if isinstance(size, int):
-                ones = g.constant(np.ones(size, np.float32))
-                return g.op("LayerNormalization", x, ones, axis=-1, epsilon=epsilon)
+    normal = _standardized(g, *node.inputs) if node.op_type == "Div" else None
+    if normal is not None:
+        x, epsilon = normal
+        size = x.shape[-1] if x.shape is not None else None
+        if isinstance(size, int):
+            ones = g.constant(np.ones(size, np.float32))
+            return g.op("LayerNormalization", x, ones, axis=-1, epsilon=epsilon)
     return None
 
 
@@ -124,12 +184,11 @@ def _is_ones(g: Builder, value: Value) -> bool:
 
 
 def _standardized(g: Builder, centered: Value, scale: Value) -> tuple[Value, float] | None:
-    difference, inverse = made_by(centered, "Sub"), made_by(scale, "Reciprocal")
-    if difference is None or inverse is None:
+    difference, root = made_by(centered, "Sub"), made_by(scale, "Sqrt")
+    if difference is None or root is None:
         return None
     x = difference.inputs[0]
-    root = made_by(inverse.inputs[0], "Sqrt")
-    shifted = made_by(root.inputs[0], "Add") if root else None
+    shifted = made_by(root.inputs[0], "Add")
     if shifted is None or not _mean_of_last(g, difference.inputs[1], x):
         return None
     variance, epsilon = shifted.inputs[0], scalar(g, shifted.inputs[1])

@@ -31,6 +31,9 @@ def reshape(g: Builder, event: Any, x: Value) -> Value:
             return made
     # Of a row of reshapes only the last is needed.
     while (maker := event.context.maker(array)) is not None and maker.name in RESHAPES:
+        made = event.context.values[array.name].producer()
+        if made is not None and made.op_type not in ("Reshape", "Squeeze", "Unsqueeze"):
+            break
         array = maker.inputs[0]
     return reshaped(g, event, event.context.full(array), array.shape, target)
 
@@ -76,7 +79,7 @@ def _inserted(short: Sequence[Int], long: Sequence[Int]) -> list[int] | None:
 
 def _reduce_without_keeping(g: Builder, event: Any, x: Value) -> Value | None:
     """MLX reduces with kept axes and squeezes them; ONNX does both in one node."""
-    node = x.producer()
+    node: Any = x.producer()
     if event.name != "Squeeze" or node is None:
         return None
     squeezed = sorted(event.arguments[0])
@@ -91,8 +94,20 @@ def _reduce_without_keeping(g: Builder, event: Any, x: Value) -> Value | None:
             return g.op(node.op_type, node.inputs[0], axis=axis, keepdims=0)
     elif sorted(a % rank for a in reduced_axes(g, node) or []) == squeezed:
         if node.attributes["keepdims"].as_int() == 1:
-            return g.reduce(node.op_type, node.inputs[0], squeezed, keepdims=False)
+            x, axes = _before_transpose(node.inputs[0], squeezed)
+            return g.reduce(node.op_type, x, axes, keepdims=False)
     return None
+
+
+def _before_transpose(x: Value, axes: list[int]) -> tuple[Value, list[int]]:
+    """The array and axes without a Transpose that a reduction makes needless."""
+    node = made_by(x, "Transpose")
+    if node is not None:
+        perm = node.attributes["perm"].as_ints()
+        rest = [p for a, p in enumerate(perm) if a not in axes]
+        if rest == sorted(rest):
+            return node.inputs[0], sorted(perm[a] for a in axes)
+    return x, axes
 
 
 @primitive("Transpose")
@@ -195,10 +210,16 @@ def _bound(bound: Int, size: Int) -> Int:
 
 @primitive("Concatenate")
 def concatenate(g: Builder, event: Any, *values: Value) -> Value:
-    parts = [v for v, a in zip(values, event.inputs, strict=True) if 0 not in a.shape]
+    parts = [v for v, a in zip(values, event.inputs, strict=True) if 0 not in a.shape] or values
+    axis = event.arguments[0]
     if len(parts) == 1:
         return parts[0]
-    return g.op("Concat", *(parts or values), axis=event.arguments[0])
+    nodes = [made_by(p, "Transpose") for p in parts]
+    perms = {n and tuple(n.attributes["perm"].as_ints()) for n in nodes}
+    if len(perms) == 1 and (perm := perms.pop()):
+        joined = g.op("Concat", *(n.inputs[0] for n in nodes), axis=perm[axis])
+        return g.op("Transpose", joined, perm=list(perm))
+    return g.op("Concat", *parts, axis=axis)
 
 
 @primitive("Split")

@@ -125,9 +125,9 @@ def pooled(g: Builder, event: Any, kind: str, axes: Sequence[int]) -> Value | No
         POOL[kind], value, kernel_shape=kernel, strides=steps, pads=pads,
         count_include_pad=1 if kind == "Sum" and pads else None,
     )  # fmt: skip
-    made = transposed(g, made, [0, *range(2, rank + 2), 1])
     if kind == "Sum":
         made = g.op("Mul", made, float(math.prod(kernel)))
+    made = transposed(g, made, [0, *range(2, rank + 2), 1])
     return g.op("Unsqueeze", made, list(axes))
 
 
