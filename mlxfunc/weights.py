@@ -18,7 +18,8 @@ from .graph import as_dtype
 class WeightRecord:
     """How a weight was made, and how MLX's layout follows from Keras's.
 
-    MLX block i of Keras's last axis is Keras block `blocks[i]`; then the axes are permuted.
+    MLX block i of Keras's last axis is Keras block `blocks[i]`; then the axes are permuted,
+    then the array is reshaped to `stored`, where MLX has one axis for several or has more.
     """
 
     shape: tuple[int, ...]
@@ -28,13 +29,18 @@ class WeightRecord:
     axes: tuple[int, ...] | None = None
     blocks: tuple[int, ...] | None = None
     trainable: bool = True
+    stored: tuple[int, ...] | None = None
 
     def from_keras(self, array: mx.array) -> mx.array:
         if self.blocks:
             array = _reorder(array, self.blocks)
-        return mx.transpose(array, self.axes) if self.axes else array
+        array = mx.transpose(array, self.axes) if self.axes else array
+        return array.reshape(self.stored) if self.stored else array
 
     def to_keras(self, array: mx.array) -> mx.array:
+        if self.stored:
+            axes = self.axes or range(len(self.shape))
+            array = array.reshape([self.shape[axis] for axis in axes])
         if self.axes:
             array = mx.transpose(array, np.argsort(self.axes).tolist())
         return _reorder(array, np.argsort(self.blocks).tolist()) if self.blocks else array
@@ -87,6 +93,7 @@ class Weights(nn.Module):
         role: str | None = None,
         axes: tuple[int, ...] | None = None,
         blocks: tuple[int, ...] | None = None,
+        stored: tuple[int, ...] | None = None,
         regularizer: Any = None,
         constraint: Any = None,
         trainable: bool = True,
@@ -100,6 +107,7 @@ class Weights(nn.Module):
                 `kernel_initializer`, `kernel_regularizer` and `kernel_constraint`.
             axes: the permutation that leads from Keras's layout to MLX's, as in `mx.transpose`.
             blocks: the order of gates along Keras's last axis, as MLX has them.
+            stored: MLX's shape, where the permuted one has its axes merged or ones added.
         """
         if role is not None:
             initializer = getattr(self, f"{role}_initializer")
@@ -113,6 +121,7 @@ class Weights(nn.Module):
             axes,
             blocks,
             trainable,
+            stored,
         )
         kind = as_dtype(dtype or self.dtype or "float32")
         self[name] = record.from_keras(record.initializer(record.shape, kind))
@@ -121,6 +130,12 @@ class Weights(nn.Module):
             self._no_grad.always.add(name)
             self._no_grad.add(name)
         return self[name]
+
+    def set_role(self, role: str, initializer: Any, regularizer: Any, constraint: Any) -> None:
+        """Keep what `add_weight(role=...)` reads: `kernel_initializer` and so on."""
+        setattr(self, f"{role}_initializer", initializers.get(initializer))
+        setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
+        setattr(self, f"{role}_constraint", constraints.get(constraint))
 
     def filter_and_map(
         self,

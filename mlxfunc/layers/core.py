@@ -32,30 +32,22 @@ def known_size(name: str, shape: tuple, axis: int) -> int:
     return shape[axis]
 
 
-class KernelLayer(Layer):
-    """A layer with a kernel, perhaps a bias, and an activation of their result."""
+class BiasLayer(Layer):
+    """A layer with perhaps a bias, and an activation of its result."""
 
     def __init__(
         self,
         *,
         activation: Any = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
         bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.activation, self.use_bias = activations.get(activation), use_bias
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
+        self.set_role("bias", bias_initializer, bias_regularizer, bias_constraint)
 
     def add_bias(self, shape: tuple[int, ...]) -> None:
         if self.use_bias:
@@ -64,6 +56,21 @@ class KernelLayer(Layer):
     def finish(self, y: mx.array) -> mx.array:
         """activation(y + bias)"""
         return self.activation(y + self.bias if self.use_bias else y)
+
+
+class KernelLayer(BiasLayer):
+    """A layer with a kernel, perhaps a bias, and an activation of their result."""
+
+    def __init__(
+        self,
+        *,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.set_role("kernel", kernel_initializer, kernel_regularizer, kernel_constraint)
 
 
 class Dense(KernelLayer):
@@ -115,9 +122,9 @@ class Embedding(Layer):
         super().__init__(**kwargs)
         positive(self.name, input_dim=input_dim, output_dim=output_dim)
         self.input_dim, self.output_dim, self.mask_zero = input_dim, output_dim, mask_zero
-        self.embeddings_initializer = initializers.get(embeddings_initializer)
-        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
-        self.embeddings_constraint = constraints.get(embeddings_constraint)
+        self.set_role(
+            "embeddings", embeddings_initializer, embeddings_regularizer, embeddings_constraint
+        )
         self.supports_masking = mask_zero
 
     def build(self, input_shape: tuple) -> None:
