@@ -17,6 +17,8 @@ from mlx2onnx.layers.steps import Steps, reversed_time
 from mlx2onnx.layers.weights import derived
 from mlx2onnx.layout import Tensor, time_first
 from mlxfunc.graph import leaves
+from mlxfunc.layers.cells import Cell
+from mlxfunc.layers.recurrent import Recurrent
 
 # Names, and the alpha and beta, of what ONNX's recurrent operators apply.
 ACTIVATIONS: dict[Callable, tuple[str, list[float], list[float]]] = {
@@ -56,7 +58,7 @@ def native(cell: Any) -> Native | None:
     for kind in NATIVE:
         same = isinstance(cell, kind.cell) and all(
             getattr(type(cell), name) is getattr(kind.cell, name)
-            for name in ("step", "get_initial_state")
+            for name in ("step", "project", "recur", "get_initial_state")
         )
         if same and all(f in ACTIVATIONS for f in _functions(kind, cell)):
             return kind
@@ -154,7 +156,7 @@ def stacked(g: Builder, states: Sequence[Value | None]) -> Value | None:
     return rows[0] if len(rows) == 1 else g.op("Concat", *rows, axis=0)
 
 
-@rule(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
+@rule(Recurrent)
 def recurrent(
     g: Builder,
     layer: Any,
@@ -249,9 +251,11 @@ def _sequence(
         if layer.go_backwards:
             value = reversed_time(g, value, 0)
         return Tensor(g, value, shape, time_first(3))
-    output = steps.back(value, start, layer.go_backwards)
+    rows = g.op("Transpose", value, perm=[1, 0, 2])
     if layer.zero_output_for_mask:
-        output = g.op("Mul", output, g.cast(g.op("Unsqueeze", steps.valid, [2]), output.dtype))
+        output = steps.back_or_zero(rows)
+    else:
+        output = steps.back(rows, start, layer.go_backwards)
     if layer.go_backwards:
         output = reversed_time(g, output, 1)
     tensor = Tensor(g, output, shape)
@@ -266,6 +270,21 @@ def _zero_last(g: Builder, value: Value, steps: Steps, backwards: bool) -> Value
     return g.op("Mul", value, g.cast(step, value.dtype))
 
 
-@mask_rule(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
+@mask_rule(Recurrent)
 def sequence_mask(g: Builder, layer: Any, inputs: Any, mask: Any) -> Any:
     return leaves(mask)[0] if layer.return_sequences else None
+
+
+@rule(Cell)
+def cell(g: Builder, layer: Any, inputs: Tensor, states: Any) -> None:
+    """One step alone is traced."""
+    return None
+
+
+@rule(layers.StackedRNNCells)
+def stacked_cells(g: Builder, layer: Any, inputs: Any, states: Any, walk: Any) -> Any:
+    new = []
+    for part, state in zip(layer.cells, states, strict=True):
+        inputs, after = walk.call(part, (inputs, state))
+        new.append(after)
+    return inputs, new

@@ -77,36 +77,52 @@ class Steps:
         return made
 
     def back(self, y: Value, start: Value | None, reverse: bool) -> Value:
-        """y (time, batch, n), valid steps in front and then 0, as (batch, time, n) in place.
+        """y (batch, time, n), valid steps in front and then 0, with its steps in place.
 
         A masked step has the result of the valid step before it (after it, for `reverse`), or
         `start` (batch, n); None is 0.
         """
         g = self.g
-        y = g.op("Transpose", y, perm=[1, 0, 2])
         if start is not None:
             y = g.op("Concat", y, g.op("Unsqueeze", start, [1]), axis=1)
-        places = self._known(
-            f"places {reverse} {start is None}", lambda: self._back(reverse, start)
-        )
+        name = f"places {reverse} {start is None}"
+        places = self._known(name, lambda: self._back(reverse, start is None))
         return g.op("GatherND", y, places, batch_dims=1)
 
-    def _back(self, reverse: bool, start: Value | None) -> Value:
-        """Where each step's result is among the valid steps in front; int64 (batch, time, 1).
+    def back_or_zero(self, y: Value) -> Value:
+        """Like `back`, with 0 for a masked step."""
+        places = self._known("places or zero", lambda: self._places(self._rank_of_valid(True)))
+        return self.g.op("GatherND", y, places, batch_dims=1)
+
+    def _back(self, reverse: bool, zeros: bool) -> Value:
+        """Where each step's result is among the valid steps in front.
 
         Before the first valid step that is -1: the start, which is last, or else the 0 that stands
         there because a step is masked.
         """
         g = self.g
         if not reverse:
-            done = g.op("Sub", g.op("CumSum", self.valid, 1), g.constant(1, mx.int32))
-        else:
-            total = g.op("Unsqueeze", self.lengths, [1])
-            done = g.op("Sub", total, self.left)
-            if start is not None:
-                some = g.op("Cast", self.left, to=mx.bool_)
-                done = g.op("Where", some, done, g.constant(-1, mx.int32))
-        return g.cast(g.op("Unsqueeze", done, [2]), mx.int64)
+            return self._places(self._rank_of_valid(False))
+        place = g.op("Sub", g.op("Unsqueeze", self.lengths, [1]), self.left)
+        if not zeros:
+            some = g.op("Cast", self.left, to=mx.bool_)
+            place = g.op("Where", some, place, g.constant(-1, mx.int32))
+        return self._places(place)
+
+    def _rank_of_valid(self, alone: bool) -> Value:
+        """How many valid steps come before a step, itself not counted; -1 is none at all.
+
+        `alone`: -1 for every masked step.
+        """
+        g = self.g
+        count = g.op("CumSum", self.valid, 1)
+        if alone:
+            count = g.op("Mul", count, self.valid)
+        return g.op("Sub", count, g.constant(1, mx.int32))
+
+    def _places(self, index: Value) -> Value:
+        """int64 (batch, time, 1), as GatherND takes it."""
+        return self.g.cast(self.g.op("Unsqueeze", index, [2]), mx.int64)
 
 
 def reversed_time(g: Builder, value: Value, axis: int) -> Value:
