@@ -7,10 +7,8 @@ Source: https://keras.io/api/datasets/
 
 from __future__ import annotations
 
-import gzip
 import json
 import pickle
-import tarfile
 import zipfile
 from typing import Any
 
@@ -269,6 +267,8 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
 
 
 def _read_idx(path: str, header: int) -> np.ndarray:
+    import gzip
+
     with gzip.open(path) as file:
         return np.frombuffer(file.read(), np.uint8, offset=header)
 
@@ -279,6 +279,8 @@ def _read_json(path: str) -> dict[str, int]:
 
 
 def _cifar(name: str, folder: str, train: list[str], test: list[str], key: str = "labels") -> Split:
+    import tarfile
+
     with tarfile.open(_fetch(name)) as archive:
 
         def part(batches: list[str]) -> Arrays:

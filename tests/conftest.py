@@ -6,7 +6,6 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import mlxfunc as mf
-import mlxfunc.utils
 import pytest
 
 

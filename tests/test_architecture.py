@@ -85,9 +85,10 @@ def test_examples_use_public_names(folder):
 
 
 def test_import_is_quick_and_loads_no_exporter():
+    # Processor time, the best of five: what the import costs, whatever else the machine does.
     script = (
-        "import time; start = time.perf_counter(); import mlxfunc, sys; "
-        "print(time.perf_counter() - start); "
+        "import time; start = time.process_time(); import mlxfunc, sys; "
+        "print(time.process_time() - start); "
         "print(*{'onnx', 'onnxruntime', 'onnx_ir', 'rich', 'mlx2onnx', 'PIL', 'matplotlib'}"
         " & set(sys.modules))"
     )
@@ -97,7 +98,6 @@ def test_import_is_quick_and_loads_no_exporter():
         for _ in range(5)
     ]
     assert runs[0][1] == ""
-    # The best of five: the time that is ours when the machine does nothing else.
     assert min(float(run[0]) for run in runs) < 0.35
 
 
