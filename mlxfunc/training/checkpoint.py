@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dic
     tree: dict[str, Any] = {
         "model": model.parameters(),
         "optimizer": model.optimizer.state,
-        "objective": dict(enumerate(model.objective.state)),
+        "objective": model.objective.state,
         "callbacks": {
-            str(i): {key: _plain(value) for key, value in callback.get_state().items()}
-            for i, callback in enumerate(model.callback_list)
+            name: {key: _plain(value) for key, value in callback.get_state().items()}
+            for name, callback in _named(model.callback_list)
         },
     }
     if model.loss_scale is not None:
@@ -94,28 +95,32 @@ class Resume:
     def callbacks(self, callbacks: Any) -> None:
         """Give every callback its state back."""
         arrays = self._tree.get("callbacks", {})
-        for i, callback in enumerate(callbacks):
-            prefix = f"callbacks.{i}."
+        for name, callback in _named(callbacks):
+            prefix = f"callbacks.{name}."
             state = {
                 key.removeprefix(prefix): json.loads(value)
                 for key, value in self._values.items()
                 if key.startswith(prefix)
             }
-            state |= _entry(arrays, i)
+            state |= arrays.get(name, {})
             if state:
                 callback.set_state(state)
 
     def metrics(self, objective: Any) -> None:
         """The running means and metrics of the epoch that was cut."""
-        for i, state in enumerate(objective.state):
-            state.update(_entry(self._tree.get("objective", {}), i))
+        for state, kept in zip(objective.state, self._tree.get("objective", []), strict=False):
+            state.update(kept)
 
 
-def _entry(tree: Any, i: int) -> dict[str, Any]:
-    """Entry i: `tree_unflatten` makes a list of what has numbers for keys."""
-    if isinstance(tree, list):
-        return tree[i] if i < len(tree) and isinstance(tree[i], dict) else {}
-    return tree.get(str(i), {})
+def _named(callbacks: Any) -> list[tuple[str, Any]]:
+    """Callbacks by class and number: another one may stand between them in the next run."""
+    seen: Counter[str] = Counter()
+    named = []
+    for callback in callbacks:
+        name = type(callback).__name__
+        named.append((f"{name}{seen[name]}", callback))
+        seen[name] += 1
+    return named
 
 
 class BackupAndRestore(Callback):

@@ -2,6 +2,10 @@
 
 Each global batch is cut by rank, gradients are averaged, running sums are added up, and only
 rank 0 prints and writes. Start it with `mlx.launch -n 4 python train.py`.
+
+The result is that of one process with the same global batches, but for three things: dropout
+draws other numbers, BatchNormalization normalizes by the rows of each rank (its moving statistics
+are averaged), and under masks a rank's mean over valid entries counts by its rows.
 """
 
 from __future__ import annotations
@@ -81,3 +85,18 @@ def from_main(tree: Any) -> Any:
     if size() == 1:
         return tree
     return total_of(tree_map(lambda a: a if is_main() else mx.zeros_like(a), tree))
+
+
+def average_statistics(model: Any) -> None:
+    """Give every rank the mean of what is moved but not trained: BatchNormalization's statistics.
+
+    Recurrent states belong to the rows of a rank, and stay its own.
+    """
+    rows = [
+        (module, key)
+        for module, key, record in model._variables()
+        if record is not None and not record.trainable
+    ]
+    means = mean_of([module[key] for module, key in rows]) if rows else []
+    for (module, key), mean in zip(rows, means, strict=True):
+        module[key] = mean

@@ -109,7 +109,7 @@ class Trainer(Setup):
         self.stop_training = False
         self._start_training()
         logs: dict[str, Any] = {}
-        callbacks.on_train_begin()
+        callbacks.on_train_begin(None)
         resume, step = self.resume, 0
         if resume is not None:
             first, step, self.stop_training = resume.epoch, resume.step, resume.stopped
@@ -119,7 +119,7 @@ class Trainer(Setup):
                 if self.stop_training:
                     break
                 callbacks.params["steps"] = feed.steps
-                callbacks.on_epoch_begin(epoch)
+                callbacks.on_epoch_begin(epoch, None)
                 drawn = feed.drawn
                 logs = self._epoch(feed, callbacks, "train", compiled, step)
                 if feed.drawn == drawn and feed.ended:
@@ -209,7 +209,7 @@ class Trainer(Setup):
         return logs if return_dict else self._in_order(logs)
 
     def _evaluate(self, feed: Feed, callbacks: CallbackList, compiled: bool) -> dict[str, Any]:
-        callbacks.on_test_begin()
+        callbacks.on_test_begin(None)
         logs = dict(sorted(self._epoch(feed, callbacks, "test", compiled).items()))
         callbacks.on_test_end(logs)
         return logs
@@ -228,18 +228,18 @@ class Trainer(Setup):
         feed = Feed(make_source(reader, x, batch_size=batch_size), steps)
         run = self._callbacks(callbacks, verbose, 1, feed.steps)
         step = self._step("predict", self._worth_compiling(feed.steps))
-        run.on_predict_begin()
+        run.on_predict_begin(None)
         parts: list[list[mx.array]] = []
         try:
             for index, batch in feed.epoch():
-                run.on_predict_batch_begin(index)
+                run.on_predict_batch_begin(index, None)
                 outputs = step(Batch(batch.x, rows=batch.rows, total=batch.total))
                 mx.async_eval(outputs)
                 parts.append(outputs)
                 run.on_predict_batch_end(index, {"outputs": outputs})
         finally:
             feed.close()
-        run.on_predict_end()
+        run.on_predict_end(None)
         if not parts:
             raise ValueError("predict: expected at least one batch, got none.")
         arrays = iter([np.concatenate([np.array(a) for a in p]) for p in zip(*parts, strict=True)])

@@ -196,6 +196,8 @@ def apply(model: Any, gradients: Any) -> None:
         model.optimizer.state.update(kept)
         scale.advance(finite)
     model.apply_constraints()
+    if distributed.size() > 1:
+        distributed.average_statistics(model)
 
 
 def test(model: Any, data: Any) -> dict[str, mx.array]:

@@ -1,0 +1,61 @@
+"""Two real processes on this machine's loopback against one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlxfunc.training import distributed
+
+SCRIPT = Path(__file__).with_name("distributed_script.py").resolve()
+LAUNCH = Path(sys.executable).with_name("mlx.launch")
+
+
+def run(kind: str, target: Path, processes: int) -> list[dict]:
+    launch = [LAUNCH, "-n", str(processes), "--python", sys.executable] if processes > 1 else []
+    start = launch or [sys.executable]
+    done = subprocess.run(
+        [*start, SCRIPT, kind, target],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=target.parent,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Epoch 1/2") == 1, "rank 0 alone prints"
+    return [dict(np.load(f"{target}.{rank}.npz")) for rank in range(processes)]
+
+
+def test_equals_one_process(tmp_path):
+    (alone,) = run("plain", tmp_path / "alone", 1)
+    ranks = run("plain", tmp_path / "both", 2)
+    for values in ranks:
+        for key in alone.keys() - {"rank"}:
+            np.testing.assert_allclose(values[key], alone[key], atol=1e-5, err_msg=key)
+    files = {path.name for path in tmp_path.glob("both*.safetensors")}
+    assert files == {"both.0.safetensors"}, "rank 0 alone saves"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dropout", "statistics"])
+def test_ranks_agree(tmp_path, kind):
+    first, second = run(kind, tmp_path / "both", 2)
+    for key in first.keys() - {"rank"}:
+        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_shares_cover_the_batch(monkeypatch, rows, size):
+    taken = []
+    for rank in range(size):
+        monkeypatch.setattr(distributed, "size", lambda: size)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        part = distributed.share(rows)
+        assert part.stop > part.start
+        taken += range(part.start, part.stop)
+    assert set(taken) == set(range(rows))
+    assert len(taken) == max(rows, size)
