@@ -355,7 +355,7 @@ def is_stream(x: Any) -> bool:
     if isinstance(x, list | tuple):
         # A list of (x, y) pairs, not rows that happen to be tuples of numbers.
         pairs = isinstance(x, list) and all(isinstance(i, tuple) and len(i) in (2, 3) for i in x)
-        return bool(x) and pairs and is_array(x[0][0])
+        return bool(x) and pairs and (is_array(x[0][0]) or isinstance(x[0][0], Mapping))
     return isinstance(x, Iterable) or is_dataset(x)
 
 
