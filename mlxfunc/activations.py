@@ -184,7 +184,11 @@ def threshold(x: mx.array, threshold: float, default_value: float) -> mx.array:
 
 
 def sparsemax(x: mx.array, axis: int = -1) -> mx.array:
-    """The point of the probability simplex nearest to x. Source: arXiv:1602.02068"""
+    """The point of the probability simplex nearest to x along `axis`.
+
+    Where we differ from Keras: 3.15 sums the wrong numbers, and its results do not add up to 1.
+    Source: arXiv:1602.02068
+    """
     z = mx.moveaxis(x, axis, -1)
     ordered = -mx.sort(-z, axis=-1)
     sums = mx.cumsum(ordered, axis=-1)

@@ -109,7 +109,9 @@ class RandomUniform(RandomInitializer):
 class VarianceScaling(RandomInitializer):
     """Zero mean and variance scale / fan, fan one of fan_in, fan_out and fan_avg.
 
-    `distribution`: truncated_normal, untruncated_normal or uniform.
+    Args:
+        distribution: truncated_normal, untruncated_normal or uniform.
+        input_axes, output_axes: given both, the fans are the products of these sizes.
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class VarianceScaling(RandomInitializer):
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         seed: int | None = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ) -> None:
         distribution = "truncated_normal" if distribution == "normal" else distribution
         if scale <= 0:
@@ -129,9 +133,17 @@ class VarianceScaling(RandomInitializer):
                 f"VarianceScaling: expected distribution in {_DISTRIBUTIONS}, got {distribution!r}."
             )
         self.scale, self.mode, self.distribution, self.seed = scale, mode, distribution, seed
+        self.input_axes, self.output_axes = input_axes, output_axes
+
+    def fans(self, shape: Sequence[int]) -> tuple[float, float]:
+        if self.input_axes is None or self.output_axes is None:
+            return fans(shape)
+        axes = (self.input_axes, self.output_axes)
+        fan_in, fan_out = (math.prod(shape[i] for i in group) for group in axes)
+        return fan_in, fan_out
 
     def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
-        std = math.sqrt(self.scale / max(1.0, _FANS[self.mode](*fans(shape))))
+        std = math.sqrt(self.scale / max(1.0, _FANS[self.mode](*self.fans(shape))))
         if self.distribution == "uniform":
             limit = math.sqrt(3.0) * std
             return mx.random.uniform(-limit, limit, shape, dtype, key=self.key())
@@ -141,12 +153,17 @@ class VarianceScaling(RandomInitializer):
 
 
 class _Scaled(VarianceScaling):
-    """VarianceScaling with everything but the seed decided by the class."""
+    """VarianceScaling whose scale, mode and distribution are the class's."""
 
     arguments: tuple[float, str, str]
 
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__(*self.arguments, seed=seed)
+    def __init__(
+        self,
+        seed: int | None = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(*self.arguments, seed, input_axes, output_axes)
 
 
 class GlorotUniform(_Scaled):
@@ -229,10 +246,12 @@ _DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 
 REGISTRY.register(Zeros, "zero")
 REGISTRY.register(Ones, "one")
+REGISTRY.register(Identity, "IdentityInitializer")
+REGISTRY.register(Orthogonal, "OrthogonalInitializer")
 REGISTRY.register(RandomNormal, "normal")
 REGISTRY.register(RandomUniform, "uniform")
 for _class in (
-    *(Constant, Identity, TruncatedNormal, VarianceScaling, Orthogonal),
+    *(Constant, TruncatedNormal, VarianceScaling),
     *(GlorotUniform, GlorotNormal, HeUniform, HeNormal, LecunUniform, LecunNormal),
 ):
     REGISTRY.register(_class)

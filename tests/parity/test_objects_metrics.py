@@ -149,8 +149,8 @@ def test_batches(name, arguments, y_true, y_pred, weights):
         row_weights = None if weights is None else weights[batch]
         own.update_state(y_true[batch], y_pred[batch], row_weights)
         other.update_state(y_true[batch], y_pred[batch], row_weights)
-        # Keras's false negatives are a difference of sums: 4e-6 where there are none.
-        close(own.result(), other.result(), atol=5e-6 if name == "FalseNegatives" else 1e-6)
+        # Keras's false negatives are a difference of sums near 90: 8e-6 where there are none.
+        close(own.result(), other.result(), atol=2e-5 if name == "FalseNegatives" else 1e-6)
     own.reset_state()
     assert not any(mx.any(value).item() for value in own.state.values())
 
