@@ -23,8 +23,8 @@ ORDER = (
 )
 # These two open the exporter's door when they are asked to, not before.
 DOORS = {"model.py", "cli.py"}
-# Layers that the exporter traces: they hold a function or a module of the user's.
-TRACED = {"Lambda", "MLXLayer"}
+# Layers that the exporter traces: two hold a user's function or module, one is few primitives.
+TRACED = {"Lambda", "MLXLayer", "Masking"}
 ONLY_IN = {"onnx_ir": {"builder.py"}, "onnxruntime": {"verify.py"}}
 
 
@@ -85,10 +85,10 @@ def test_examples_use_public_names(folder):
 
 
 def test_import_is_quick_and_loads_no_exporter():
-    # Processor time, the best of five: what the import costs, whatever else the machine does.
+    # The time of this thread alone, the best of five: what the import costs on a busy machine too.
     script = (
-        "import time; start = time.process_time(); import mlxfunc, sys; "
-        "print(time.process_time() - start); "
+        "import time; start = time.thread_time(); import mlxfunc, sys; "
+        "print(time.thread_time() - start); "
         "print(*{'onnx', 'onnxruntime', 'onnx_ir', 'rich', 'mlx2onnx', 'PIL', 'matplotlib'}"
         " & set(sys.modules))"
     )
@@ -118,7 +118,7 @@ def test_every_layer_has_a_row():
         layer = case.make()
         made |= {type(module).__name__ for module in layer.sublayers()}
         made |= {type(leaf).__name__ for _, leaf in tree_flatten(vars(layer))}
-    missing = sorted(set(layer_classes()) - made - TRACED)
+    missing = sorted(set(layer_classes()) - made - {"Lambda", "MLXLayer"})
     assert not missing, f"add a row to tests/cases.py for {', '.join(missing)}"
 
 
