@@ -166,7 +166,8 @@ class Builder:
 
     def output(self, value: Value, name: str) -> None:
         """Makes `value` the graph output `name`; outputs keep the order of these calls."""
-        if any(name == other for _, other in self._outputs):
+        taken = {i.name for i in self._main.graph.inputs} | {other for _, other in self._outputs}
+        if name in taken:
             raise ValueError(f"to_onnx: expected unique output names, got {name!r} twice. Rename.")
         self._outputs.append((value, name))
 
@@ -200,7 +201,12 @@ class Builder:
 
     def _in_model_type(self, array: np.ndarray) -> np.ndarray:
         dtype = self.element_type(array.dtype).numpy()
-        return array if array.dtype == dtype else array.astype(dtype)
+        if array.dtype == dtype:
+            return array
+        if dtype == np.float16:  # large numbers (masks) stay numbers
+            limit = np.finfo(dtype).max
+            array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
+        return array.astype(dtype)
 
     def keep(self, array: Any) -> None:
         """Holds an array while the model is built, so that its address stays its own."""
@@ -211,8 +217,8 @@ class Builder:
         if dtype is None and isinstance(value, float):
             dtype = np.float32
         array = to_numpy(value)
-        if dtype is not None:
-            array = array.astype(self.element_type(dtype).numpy())
+        if dtype is not None and self.element_type(dtype) != self.element_type(array.dtype):
+            array = array.astype(data_type(dtype).numpy())
         array = self._in_model_type(array)
         key = ("constant", array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
         function = self._frame.function

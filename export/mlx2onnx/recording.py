@@ -92,12 +92,17 @@ def record(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> Recording:
         _arrays(by_type["inputs"]["inputs"]),
         _arrays(by_type["outputs"]["outputs"]),
         dict(by_type["constants"]["constants"]),
-        tuple(
-            Primitive(e["name"], tuple(e["arguments"]), _arrays(e["inputs"]), _arrays(e["outputs"]))
-            for e in events
-            if e["type"] == "primitive"
-        ),
+        tuple(_primitive(e) for e in events if e["type"] == "primitive"),
     )
+
+
+def _primitive(event: Mapping[str, Any]) -> Primitive:
+    arrays = _arrays(event["inputs"]), _arrays(event["outputs"])
+    return Primitive(event["name"], _frozen(event["arguments"]), *arrays)
+
+
+def _frozen(argument: Any) -> Any:
+    return tuple(map(_frozen, argument)) if isinstance(argument, (list, tuple)) else argument
 
 
 def _arrays(entries: Sequence[tuple[str, tuple[int, ...], mx.Dtype]]) -> tuple[Array, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,9 @@ def lower(
         recording, sources = _record(fn, specs, given)
         if any(p.name == "RandomBits" for p in recording.primitives):
             # Weights that were never evaluated are still the random numbers they start from.
-            mx.eval(fn(*[_zeros(spec, a) for spec, a in zip(specs, given, strict=True)]))
+            # Zeros may not suit the function; then it stays as it was recorded.
+            with contextlib.suppress(RuntimeError, ValueError):
+                mx.eval(fn(*[_zeros(spec, a) for spec, a in zip(specs, given, strict=True)]))
             recording, sources = _record(fn, specs, given)
     except SizeDependent as e:
         raise UnsupportedPrimitives([Missing("trace", (), str(e), RULES_FOLDER)]) from e
@@ -166,12 +169,14 @@ class Lowering:
         self.values: dict[str, Value] = {}
         self.actual: dict[str, tuple[Int, ...]] = {}
         self.expanded: dict[str, Value] = {}
-        self.deferred: dict[str, Differs] = {}
+        self.deferred: dict[str, mx.array | Differs] = {}
         self.missing: list[Missing] = []
         for array, value in zip(recording.inputs, values, strict=True):
             self._set(array, g.cast(value, storage(array.dtype)), array.shape)
         for name, constant in recording.constants.items():
-            self._set_constant(name, constant)
+            # Asked for by few: packed weights and the count of a mean are never stored themselves.
+            self.deferred[name] = constant
+            self.actual[name] = () if isinstance(constant, Differs) else constant.shape
 
     def run(self) -> list[Value]:
         """Lowers every primitive; returns the outputs.
@@ -181,6 +186,8 @@ class Lowering:
         for primitive in self.recording.primitives:
             if all(a.name in self.actual for a in primitive.inputs):
                 self._lower(primitive)
+            elif primitive.name not in RULES:
+                self._miss(primitive, "no rule", f"{RULES_FOLDER}/")
         outputs = self.recording.outputs
         if any(array.dtype == mx.complex64 for array in outputs):
             reason = "a complex output has no ONNX form that runs. Return its mx.real and mx.imag"
@@ -215,7 +222,7 @@ class Lowering:
     def _still_deferred(self, primitive: Primitive) -> bool:
         """Passes a constant that is not computed yet on to where it is used."""
         name = primitive.inputs[0].name
-        if name not in self.deferred or name in self.values:
+        if name in self.values or not isinstance(self.deferred.get(name), Differs):
             return False
         out = primitive.outputs[0].name
         self.deferred[out], self.actual[out] = self.deferred[name], ()
@@ -245,13 +252,6 @@ class Lowering:
         name = size.symbol
         return None if name is None or name.startswith("_") else name
 
-    def _set_constant(self, name: str, constant: mx.array | Differs) -> None:
-        if isinstance(constant, Differs):
-            # Often it is the count of a mean, which becomes one node: computed only when asked for.
-            self.deferred[name], self.actual[name] = constant, ()
-        else:
-            self.values[name], self.actual[name] = self._stored(constant), constant.shape
-
     def constant_numbers(self, array: Array) -> list[float]:
         """A scalar constant's value in each probe, or nothing."""
         while (maker := self.maker(array)) is not None and maker.name in ("Broadcast", "Full"):
@@ -264,7 +264,13 @@ class Lowering:
             return []
         return [float(to_numpy(constant).reshape(()))] * self.recording.probes
 
-    def _stored(self, array: mx.array) -> Value:
+    def constant(self, array: Array) -> mx.array | None:
+        """An array of the recording that is the same at every size."""
+        found = self.recording.constants.get(array.name)
+        return None if isinstance(found, Differs) else found
+
+    def stored(self, array: mx.array) -> Value:
+        """A constant as an initializer: a weight under its name, or an unnamed one."""
         known = self.weights.get(_address(array))
         if known is None and array.size <= _LARGE:
             return self.g.constant(to_numpy(array), storage(array.dtype))
@@ -300,7 +306,9 @@ class Lowering:
     def value(self, array: Array) -> Value:
         """The array's value; it may still have to be broadcast to the array's shape."""
         if array.name not in self.values:
-            self.values[array.name] = self._computed(self.deferred[array.name])
+            found = self.deferred[array.name]
+            made = self._computed(found) if isinstance(found, Differs) else self.stored(found)
+            self.values[array.name] = made
         return self.values[array.name]
 
     def full(self, array: Array) -> Value:

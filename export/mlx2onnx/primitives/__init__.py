@@ -5,6 +5,7 @@ from mlx2onnx.primitives import (
     elementwise,
     indexing,
     matmul,
+    quantized,
     reduction,
     shaping,
     windows,
@@ -12,4 +13,3 @@ from mlx2onnx.primitives import (
 from mlx2onnx.primitives.registry import RULES, Rule, Unsupported, primitive
 
 __all__ = ["RULES", "Rule", "Unsupported", "primitive"]
-__all__ += ["complex", "elementwise", "indexing", "matmul", "reduction", "shaping", "windows"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mlx2onnx.builder import Builder, DataType, Value
 from mlx2onnx.primitives.patterns import made_by, only_axis, scalar
@@ -11,9 +11,10 @@ from mlx2onnx.primitives.patterns import made_by, only_axis, scalar
 ROOT_2 = math.sqrt(2)
 
 
-def _pairs(values: tuple[Value, Value]) -> Iterator[tuple[Value, Value]]:
-    yield values
-    yield values[::-1]
+def _pairs(values: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
+    first, second = values
+    yield first, second
+    yield second, first
 
 
 def _near(number: float | None, wanted: float) -> bool:
@@ -23,7 +24,7 @@ def _near(number: float | None, wanted: float) -> bool:
 def _terms(g: Builder, value: Value | None, op_type: str) -> Iterator[tuple[Value, float]]:
     """(operand, constant) of a node with one constant operand."""
     node = made_by(value, op_type)
-    for a, b in _pairs(tuple(node.inputs)) if node is not None else ():
+    for a, b in _pairs(node.inputs) if node is not None else ():
         if (number := scalar(g, b)) is not None:
             yield a, number
 
@@ -56,7 +57,7 @@ def minimum(g: Builder, *values: Value) -> Value | None:
             continue
         if node.op_type == "Relu":
             return g.op("Clip", node.inputs[0], g.constant(0.0, inner.dtype), _flat(g, high))
-        for x, low in _pairs(tuple(node.inputs)):
+        for x, low in _pairs(node.inputs):
             if scalar(g, low) is not None:
                 return g.op("Clip", x, _flat(g, low), _flat(g, high))
     return None
@@ -94,7 +95,7 @@ def _is_tanh_gelu(g: Builder, x: Value, other: Value) -> bool:
     tanh = made_by(_term(g, other, "Add", 1.0), "Tanh")
     inner = _term(g, tanh.inputs[0], "Mul", math.sqrt(2 / math.pi)) if tanh else None
     total = made_by(inner, "Add")
-    for a, b in _pairs(tuple(total.inputs)) if total is not None else ():
+    for a, b in _pairs(total.inputs) if total is not None else ():
         cube = made_by(_term(g, b, "Mul", 0.044715), "Pow")
         if a is x and cube is not None and cube.inputs[0] is x and scalar(g, cube.inputs[1]) == 3:
             return True
@@ -106,7 +107,7 @@ def divide(g: Builder, a: Value, b: Value) -> Value | None:
     number, product = scalar(g, b), made_by(a, "Mul")
     if number is None or product is None:
         return None
-    for x, other in _pairs(tuple(product.inputs)):
+    for x, other in _pairs(product.inputs):
         erf = made_by(_term(g, other, "Add", 1.0), "Erf")
         if number == 2 and erf is not None and g.opset >= 20:
             if _term(g, erf.inputs[0], "Div", ROOT_2) is x:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -32,7 +33,7 @@ SAME_NAME = {
     "Subtract": "Sub", "Add": "Add", "Tan": "Tan", "Tanh": "Tanh",
 }  # fmt: skip
 ROUNDING = {"Ceil", "Floor", "Round"}
-SHORTER = {
+SHORTER: dict[str, Callable[..., Value | None]] = {
     "Maximum": activations.maximum, "Minimum": activations.minimum,
     "Subtract": activations.subtract, "Add": shifted_again,
 }  # fmt: skip

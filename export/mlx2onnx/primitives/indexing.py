@@ -89,7 +89,7 @@ def _axis_by_axis(g: Builder, event: Any, x: Value, axes: Sequence[int]) -> Valu
     for axis, (array, shape, own) in zip(axes, moving, strict=True):
         if not _is_position(context, array, event.inputs[0].shape[axis]):
             index = reshaped(g, event, context.full(array), array.shape, shape)
-            x = g.op("Gather", x, g.cast(index, mx.int64), axis=at)
+            x = g.op("Gather", x, index, axis=at)
         at += len(own)
     return x
 
@@ -99,6 +99,8 @@ def _own_axes(context: Any, array: Any, rank: int) -> tuple[Any, list[Int], list
     shape = (1,) * (rank - len(array.shape)) + tuple(array.shape)
     while (maker := context.maker(array)) is not None and maker.name in PLAIN:
         source = maker.inputs[0]
+        if not mx.issubdtype(source.dtype, mx.integer):
+            break
         if maker.name == "Broadcast":
             shape = (1,) * (rank - len(source.shape)) + tuple(source.shape)
         array = source

@@ -13,8 +13,6 @@ from mlx2onnx.primitives.registry import Unsupported, primitive
 from mlx2onnx.primitives.shaping import stored_transpose, transposed
 from mlx2onnx.sizes import Int
 
-QUANTIZATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
-
 
 @primitive("Matmul")
 def matmul(g: Builder, event: Any, a: Value, b: Value) -> Value:
@@ -134,16 +132,16 @@ def _stretched(g: Builder, event: Any, x: Value, stretch: Sequence[int]) -> Valu
     return x
 
 
-# gathered, masked, quantized ------------------------------------------------------------------
+# gathered, masked ------------------------------------------------------------------------------
 
 
 @primitive("GatherMM")
 def gather_mm(g: Builder, event: Any, a: Value, b: Value, left: Value, right: Value) -> Value:
     """a[left] @ b[right], the indices counting over all batch axes."""
-    return g.op("MatMul", _picked(g, event, 0, a, left), _picked(g, event, 1, b, right))
+    return g.op("MatMul", picked(g, event, 0, a, left), picked(g, event, 1, b, right))
 
 
-def _picked(g: Builder, event: Any, i: int, x: Value, index: Value) -> Value:
+def picked(g: Builder, event: Any, i: int, x: Value, index: Value) -> Value:
     shape = event.inputs[i].shape
     if len(shape) > 3:
         x = g.op("Reshape", x, event.context.vector([-1, *shape[-2:]]))
@@ -184,69 +182,6 @@ def _spread(g: Builder, event: Any, mask: Value, block: int, shape: Sequence[Int
 
 def _cut(g: Builder, event: Any, mask: Value, shape: Sequence[Int]) -> Value:
     return g.op("Slice", mask, [0, 0], event.context.vector(shape[-2:]), [-2, -1])
-
-
-def _constants(g: Builder, values: Sequence[Value]) -> list[np.ndarray]:
-    arrays = [g.constant_value(v) for v in values]
-    if any(a is None for a in arrays):
-        raise Unsupported("expected quantized weights that are constants")
-    return [a for a in arrays if a is not None]
-
-
-def _dequantized(g: Builder, weights: Sequence[Value], group: int, bits: int, mode: int) -> Value:
-    arrays = _constants(g, weights)
-
-    def make() -> np.ndarray:
-        packed, scales, *rest = (mx.array(a) for a in arrays)
-        if QUANTIZATION_MODES[mode] != "affine":
-            scales = scales.astype(mx.uint8)
-        bias = rest[0] if rest else None
-        made = mx.dequantize(
-            packed.astype(mx.uint32), scales, bias, group, bits, QUANTIZATION_MODES[mode]
-        )
-        return np.asarray(made.astype(mx.float32))
-
-    return g.initializer("weight_dequantized", make, ("dequantized", weights[0], group, bits, mode))
-
-
-@primitive("QuantizedMatmul")
-def quantized_matmul(g: Builder, event: Any, x: Value, *weights: Value) -> Value:
-    group, bits, mode, turned = event.arguments
-    weight = _dequantized(g, weights, group, bits, mode)
-    if turned:
-        rank = len(event.inputs[1].shape)
-        perm = [*range(rank - 2), rank - 1, rank - 2]
-        weight = stored_transpose(g, g.op("Transpose", weight, perm=perm))
-    return g.op("MatMul", x, g.cast(weight, x.dtype))
-
-
-@primitive("GatherQMM")
-def gather_qmm(g: Builder, event: Any, x: Value, *rest: Value) -> Value:
-    group, bits, mode, turned, *_ = event.arguments
-    *weights, left, right = rest
-    weight = _dequantized(g, weights, group, bits, mode)
-    if turned:
-        rank = len(event.inputs[1].shape)
-        perm = [*range(rank - 2), rank - 1, rank - 2]
-        weight = stored_transpose(g, g.op("Transpose", weight, perm=perm))
-    picked = _picked(g, event, 1, weight, right)
-    return g.op("MatMul", _picked(g, event, 0, x, left), picked)
-
-
-@primitive("Quantize")
-def quantize(g: Builder, event: Any, *values: Value) -> Any:
-    """Weights are quantized, or read back, when the model is exported."""
-    group, bits, mode, back = event.arguments
-    if back:
-        return _dequantized(g, values, group, bits, mode)
-    (array,) = _constants(g, values)
-    made = mx.quantize(mx.array(array), group, bits, mode=QUANTIZATION_MODES[mode])
-    return [g.constant(np.asarray(m).astype(np.int64 if m.dtype == mx.uint32 else m_dtype(m)))
-            for m in made]  # fmt: skip
-
-
-def m_dtype(array: mx.array) -> Any:
-    return np.int32 if mx.issubdtype(array.dtype, mx.integer) else np.float32
 
 
 @primitive("Hadamard")

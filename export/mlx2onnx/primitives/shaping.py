@@ -94,8 +94,8 @@ def _reduce_without_keeping(g: Builder, event: Any, x: Value) -> Value | None:
             return g.op(node.op_type, node.inputs[0], axis=axis, keepdims=0)
     elif sorted(a % rank for a in reduced_axes(g, node) or []) == squeezed:
         if node.attributes["keepdims"].as_int() == 1:
-            x, axes = _before_transpose(node.inputs[0], squeezed)
-            return g.reduce(node.op_type, x, axes, keepdims=False)
+            source, kept = _before_transpose(node.inputs[0], squeezed)
+            return g.reduce(node.op_type, source, kept, keepdims=False)
     return None
 
 
@@ -247,23 +247,26 @@ def pad(g: Builder, event: Any, x: Value, value: Value) -> Value:
 
 @primitive("Arange")
 def arange(g: Builder, event: Any) -> Value:
+    """start + step · (0, 1, 2 …); ONNX counts in no float16."""
     start, stop, step = event.arguments
-    dtype = {mx.bfloat16: mx.float32, mx.float16: mx.float32}.get(
-        event.outputs[0].dtype, event.outputs[0].dtype
-    )
+    dtype = _counted(event.outputs[0].dtype)
     if not any(isinstance(a, Size) for a in event.arguments):
-        return g.constant(np.asarray(mx.arange(start, stop, step, dtype)), _stored(event))
-    stored = g.element_type(_stored(event))
-    ends = [
-        event.context.scalar(a, stored) if isinstance(a, Size) else g.constant(a, stored)
-        for a in (start, stop, step)
-    ]
-    return g.op("Range", *ends)
+        return g.constant(np.asarray(mx.arange(start, stop, step, dtype)))
+    count = event.context.scalar(event.shape[0], np.int64)
+    made = g.op("Range", g.constant(0, np.int64), count, g.constant(1, np.int64))
+    made = g.cast(made, dtype)
+    if step != 1:
+        made = g.op("Mul", made, _number(g, event, step, dtype))
+    return made if start == 0 else g.op("Add", made, _number(g, event, start, dtype))
 
 
-def _stored(event: Any) -> mx.Dtype:
-    wide = {mx.uint32: mx.int64, mx.uint64: mx.int64}
-    dtype = event.outputs[0].dtype
-    if mx.issubdtype(dtype, mx.integer):
-        return wide.get(dtype, dtype if dtype == mx.int64 else mx.int32)
-    return mx.float32
+def _number(g: Builder, event: Any, number: Any, dtype: mx.Dtype) -> Value:
+    if isinstance(number, Size):
+        return event.context.scalar(number, dtype)
+    return g.constant(np.asarray(number), dtype)
+
+
+def _counted(dtype: mx.Dtype) -> mx.Dtype:
+    if not mx.issubdtype(dtype, mx.integer):
+        return mx.float32
+    return mx.int64 if dtype.size == 8 or dtype == mx.uint32 else mx.int32
