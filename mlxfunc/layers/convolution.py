@@ -189,9 +189,7 @@ class ConvTranspose(BaseConv):
         positive(self.name, filters=filters)
         self.filters, self.output_padding = filters, None
         if output_padding is not None:
-            (self.output_padding,) = spread(
-                self.name, self.rank, 0, output_padding=output_padding
-            )
+            (self.output_padding,) = spread(self.name, self.rank, 0, output_padding=output_padding)
             if any(p >= s for p, s in zip(self.output_padding, self.strides, strict=True)):
                 raise ValueError(
                     f"{self.name}: expected output_padding below strides, got "
@@ -295,9 +293,7 @@ class DepthwiseConv(Depthwise):
         depth_multiplier: int = 1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            kernel_size, strides, padding, depth_multiplier=depth_multiplier, **kwargs
-        )
+        super().__init__(kernel_size, strides, padding, depth_multiplier=depth_multiplier, **kwargs)
 
     def build(self, input_shape: tuple) -> None:
         channels = self.channels(input_shape)
