@@ -5,14 +5,17 @@
 
 from mlx2onnx.api import to_onnx
 from mlx2onnx.convert import UnsupportedLayers
+from mlx2onnx.inspect import Contents, inspect
 from mlx2onnx.trace import UnsupportedPrimitives
 from mlx2onnx.verify import Report, VerificationError, verify
 
 __all__ = [
+    "Contents",
     "Report",
     "UnsupportedLayers",
     "UnsupportedPrimitives",
     "VerificationError",
+    "inspect",
     "to_onnx",
     "verify",
 ]

@@ -165,6 +165,13 @@ def _session(proto: onnx.ModelProto, file: Any) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
+def run_onnx(
+    file: str | os.PathLike | onnx.ModelProto, inputs: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The outputs of a model in ONNX Runtime."""
+    return _session(load(file), file).run(None, dict(inputs))
+
+
 class _Runner:
     """Gives the same arrays, in MLX's layout, to MLX and to a session."""
 

@@ -100,6 +100,35 @@ def nothing(g: Builder, layer: Any, x: Any) -> Any:
     return x
 
 
+def _differs(g: Builder, layer: Any, x: Tensor) -> Value:
+    """0 for the steps whose features all equal the mask value, else more: (batch, time)."""
+    key = ("masking", layer.mask_value)
+    if key not in x.cache:
+        value = g.op("Sub", x.plain, float(layer.mask_value)) if layer.mask_value else x.plain
+        x.cache[key] = g.reduce("ReduceL1", value, [x.rank - 1], keepdims=False)
+    return x.cache[key]
+
+
+@rule(layers.Masking)
+def masking(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    """Steps that are masked for being 0 are 0 already."""
+    if not layer.mask_value:
+        return x
+    valid = g.op("Cast", _differs(g, layer, x), to=mx.bool_)
+    valid = g.op("Unsqueeze", g.cast(valid, x.plain.dtype), [x.rank - 1])
+    return Tensor(g, g.op("Mul", x.plain, valid), x.shape, dtype=x.dtype)
+
+
+@mask_rule(layers.Masking)
+def masking_mask(g: Builder, layer: Any, x: Tensor, mask: Any) -> Tensor:
+    def make(layout: Layout) -> Value | None:
+        if layout != plain(x.rank - 1):
+            return None
+        return g.op("Cast", _differs(g, layer, x), to=mx.bool_)
+
+    return Tensor(g, None, x.shape[:-1], dtype=mx.bool_, make=make)
+
+
 ELEMENTWISE = {
     "add": "Add",
     "subtract": "Sub",
