@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import activations, constraints, initializers, modules, regularizers
+from .. import activations, modules
 from ..layer import InputSpec, Layer
 
 

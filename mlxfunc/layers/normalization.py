@@ -89,6 +89,9 @@ class BatchNormalization(Scaled):
     Source: arXiv:1502.03167, https://keras.io/api/layers/normalization_layers/batch_normalization/
     """
 
+    running_mean: mx.array
+    running_var: mx.array
+
     def __init__(
         self,
         axis: int = -1,

@@ -23,7 +23,7 @@ class Pool(Layer):
     """
 
     rank: int
-    combine: Callable[[mx.array, mx.array], mx.array]
+    combine: Callable[..., mx.array]
     whole: Callable[..., mx.array]
     identity: float
 

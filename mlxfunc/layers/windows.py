@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..layer import InputSpec, Layer
-from .core import positive
+from .core import known_size, positive
 
 Pair = tuple[int, int]
 
@@ -72,6 +72,13 @@ class Windowed(Layer):
                 f"{self.strides} and dilation_rate {self.dilation_rate}. Use one of them."
             )
 
+    def channels(self, input_shape: tuple) -> int:
+        """The number of channels, which inputs have from now on."""
+        InputSpec(ndim=self.rank + 2).check(self.name, input_shape)
+        size = known_size(self.name, input_shape, -1)
+        self.input_spec = InputSpec(ndim=self.rank + 2, axes={-1: size})
+        return size
+
     @property
     def extents(self) -> tuple[int, ...]:
         """The length of a window on each axis, the holes of dilation counted."""
@@ -85,14 +92,13 @@ class Windowed(Layer):
             return [(extent - 1, 0) for extent in self.extents]
         if self.padding == "same":
             return [
-                same_pads(*row)
-                for row in zip(shape[1:-1], self.extents, self.strides, strict=True)
+                same_pads(*row) for row in zip(shape[1:-1], self.extents, self.strides, strict=True)
             ]
         fits(self.name, shape, self.extents)
         return [(0, 0)] * self.rank
 
 
-def fits(name: str, shape: tuple[int | None, ...], extents: tuple[int, ...]) -> None:
+def fits(name: str, shape: tuple, extents: tuple[int, ...]) -> None:
     """Refuse an array on which no window of these extents fits."""
     if any(n is not None and n < k for n, k in zip(shape[1:-1], extents, strict=True)):
         raise ValueError(
