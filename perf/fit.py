@@ -20,10 +20,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
 
-ROWS, BATCH = 128 * 40, 128
+BATCH = 128
+Case = tuple[mf.Model, nn.Module, np.ndarray]
 
 
-def mlp() -> tuple[mf.Model, nn.Module, np.ndarray]:
+def mlp() -> Case:
     x = mf.Input((784,))
     h = mf.layers.Dense(512, activation="relu")(x)
     h = mf.layers.Dense(512, activation="relu")(h)
@@ -31,10 +32,62 @@ def mlp() -> tuple[mf.Model, nn.Module, np.ndarray]:
     twin = nn.Sequential(
         nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
     )
-    return model, twin, np.random.rand(ROWS, 784).astype(np.float32)
+    return model, twin, np.random.rand(40 * BATCH, 784).astype(np.float32)
 
 
-CASES: dict[str, Callable] = {"MLP 784-512-512-10": mlp}
+def cnn() -> Case:
+    x = mf.Input((28, 28, 1))
+    h = mf.layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+    h = mf.layers.MaxPooling2D()(h)
+    h = mf.layers.Conv2D(32, 3, padding="same", activation="relu")(h)
+    h = mf.layers.Flatten()(mf.layers.MaxPooling2D()(h))
+    model = mf.Model(x, mf.layers.Dense(10)(h))
+    twin = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(lambda h: h.reshape(h.shape[0], -1), nn.Linear(7 * 7 * 32, 10)),
+    )
+    return model, twin, np.random.rand(10 * BATCH, 28, 28, 1).astype(np.float32)
+
+
+class Last(nn.Module):
+    """The last step of an LSTM's hidden states."""
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, units)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.lstm(x)[0][:, -1]
+
+
+def lstm() -> Case:
+    x = mf.Input((32, 64))
+    model = mf.Model(x, mf.layers.Dense(10)(mf.layers.LSTM(64)(x)))
+    twin = nn.Sequential(Last(64, 64), nn.Linear(64, 10))
+    return model, twin, np.random.rand(10 * BATCH, 32, 64).astype(np.float32)
+
+
+def transformer() -> Case:
+    x = mf.Input((32, 64))
+    h = mf.layers.LayerNormalization(epsilon=1e-5)(x)
+    h = mf.layers.Add()([x, mf.layers.MultiHeadAttention(4, 16)(h, h)])
+    f = mf.layers.LayerNormalization(epsilon=1e-5)(h)
+    f = mf.layers.Dense(64)(mf.layers.Dense(256, activation="relu")(f))
+    h = mf.layers.GlobalAveragePooling1D()(mf.layers.Add()([h, f]))
+    model = mf.Model(x, mf.layers.Dense(10)(h))
+    block = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, norm_first=True)
+    twin = nn.Sequential(lambda h: block(h, None), lambda h: mx.mean(h, axis=1), nn.Linear(64, 10))
+    twin.block = block
+    return model, twin, np.random.rand(10 * BATCH, 32, 64).astype(np.float32)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "MLP 784-512-512-10": mlp,
+    "CNN 28x28": cnn,
+    "LSTM(64), 32 steps": lstm,
+    "Transformer block": transformer,
+}
 
 
 def hand_written(twin: nn.Module, x: mx.array, y: mx.array) -> Callable[[], float]:
@@ -114,7 +167,7 @@ def main() -> None:
         if options.only not in name:
             continue
         model, twin, x = make()
-        y = np.random.randint(0, 10, ROWS).astype(np.int32)
+        y = np.random.randint(0, 10, len(x)).astype(np.int32)
         runs = (
             hand_written(twin, mx.array(x), mx.array(y)),
             with_fit(model, x, y, verbose=1),

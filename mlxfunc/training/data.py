@@ -198,12 +198,15 @@ class ArraySource(Source):
     def __init__(
         self,
         batch: Batch,
-        size: int,
+        size: int | None = None,
         shuffle: bool | str = False,
         seed: int = 0,
         limit: int | None = None,
         share: Callable[[int], slice] | None = None,
     ) -> None:
+        size = 32 if size is None else size
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"batch_size: expected a positive int, got {size!r}.")
         self.size, self.shuffle, self.seed, self.share = size, shuffle, seed, share
         self.rows, self.steps = batch.rows, math.ceil(batch.rows / size)
         arrays = [a for a in chain(batch.x, batch.y, batch.w) if a is not None]
@@ -385,12 +388,8 @@ def make_source(
     if not is_stream(x):
         if x is None:
             raise ValueError("x: expected data, got None.")
-        size = 32 if batch_size is None else batch_size
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"batch_size: expected a positive int, got {batch_size!r}.")
-        return ArraySource(
-            reader.read(x, y, sample_weight), size, shuffle, seed, share=reader.share
-        )
+        batch = reader.read(x, y, sample_weight)
+        return ArraySource(batch, batch_size, shuffle, seed, share=reader.share)
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
             raise ValueError(

@@ -66,27 +66,19 @@ class Trainer(Setup):
         Raises: ValueError for data that does not fit, before any step runs.
         """
         self._require_compiled("fit")
-        if sample_weight is not None and class_weight is not None:
-            raise ValueError(
-                "fit: expected class_weight or sample_weight, got both. "
-                "Multiply them into one sample_weight."
-            )
         x = build_for(self, x)
-        train = Reader(self, self._checker(), class_weight, self._share())
-        seed = self._shuffle_seed()
-        if validation_split and validation_data is None:
-            source: Source
-            source, validation = self._split(
-                train, (x, y, sample_weight), validation_split, batch_size, validation_batch_size,
-                shuffle, seed,
-            )  # fmt: skip
-        else:
-            drawn = steps_per_epoch * (epochs - initial_epoch) if steps_per_epoch else None
-            source = make_source(
-                train, x, y, sample_weight,
-                batch_size=batch_size, shuffle=shuffle, seed=seed, limit=drawn,
-            )  # fmt: skip
-            validation = self._validation(validation_data, validation_batch_size or batch_size)
+        reader = Reader(self, self._checker(), class_weight, self._share())
+        source, validation = self._sources(
+            reader,
+            (x, y, sample_weight),
+            validation_split,
+            validation_data,
+            validation_batch_size or batch_size,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self._shuffle_seed(),
+            limit=steps_per_epoch * (epochs - initial_epoch) if steps_per_epoch else None,
+        )
         feed = Feed(source, steps_per_epoch)
         checks = None if validation is None else Feed(validation, validation_steps)
         run = self._callbacks(callbacks, verbose, epochs, feed.steps, history=True)
@@ -140,6 +132,8 @@ class Trainer(Setup):
             if hasattr(self.optimizer, "finalize_variable_values"):
                 self.optimizer.finalize_variable_values(self)
         callbacks.on_train_end(logs)
+        # The data is not the model's to keep.
+        self.feed, self.callback_list, self.resume = None, (), None
         mx.eval(self.parameters())
         return self.history
 
@@ -288,30 +282,33 @@ class Trainer(Setup):
         mx.eval(self.parameters())
         return floats if as_dict else self._in_order(floats)
 
-    def _split(
+    def _sources(
         self,
         reader: Reader,
         data: tuple,
-        share: float,
-        size: int | None,
-        check_size: int | None,
-        shuffle: bool | str,
-        seed: int,
-    ) -> tuple[ArraySource, ArraySource]:
-        """Sources for the first rows and the last."""
+        split: float,
+        validation_data: Any,
+        validation_size: int | None,
+        **options: Any,
+    ) -> tuple[Source, Source | None]:
+        """Where fit's batches come from: those to train on, those to validate on."""
+        if not split or validation_data is not None:
+            return make_source(reader, *data, **options), self._validation(
+                validation_data, validation_size
+            )
         if is_stream(data[0]):
             raise ValueError(
                 "validation_split: expected arrays, got something that yields batches. "
                 "Give validation_data."
             )
-        first, last = reader.read(*data).split(share)
-        size = 32 if size is None else size
+        first, last = reader.read(*data).split(split)
+        size, shuffle, seed = (options[key] for key in ("batch_size", "shuffle", "seed"))
         return (
             ArraySource(first, size, shuffle, seed, share=reader.share),
-            ArraySource(last, check_size or size, share=reader.share),
+            ArraySource(last, validation_size, share=reader.share),
         )
 
-    def _validation(self, data: Any, batch_size: int | None) -> Any:
+    def _validation(self, data: Any, batch_size: int | None) -> Source | None:
         """The source for `validation_data`, or None."""
         if data is None:
             return None

@@ -56,6 +56,7 @@ class Setup:
     _objective: Objective | None = None
     _batches_seen = 0
     _warned_not_finite = False
+    _steps: dict[Any, Any] | None = None
 
     def compile(
         self,
@@ -90,20 +91,7 @@ class Setup:
             sample_weight_mode: "temporal" is accepted; weights of shape (rows, time) suffice.
         Source: https://keras.io/api/models/model_training_apis/
         """
-        if target_tensors is not None:
-            raise ValueError("compile: target_tensors is not supported. Give y to fit.")
-        modes = sample_weight_mode if isinstance(sample_weight_mode, list | dict) else None
-        for mode in leaves(modes) if modes else [sample_weight_mode]:
-            if mode not in (None, "temporal"):
-                raise ValueError(f"compile: expected sample_weight_mode 'temporal', got {mode!r}.")
-        if jit_compile not in (True, False, "auto"):
-            raise ValueError(
-                f"compile: expected jit_compile True, False or 'auto', got {jit_compile!r}."
-            )
-        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
-            raise ValueError(
-                f"compile: expected steps_per_execution of 1 or more, got {steps_per_execution!r}."
-            )
+        _check(target_tensors, sample_weight_mode, jit_compile, steps_per_execution)
         raw = isinstance(optimizer, mlx.optimizers.Optimizer)
         self.optimizer = optimizer if raw else optimizers.get(optimizer)
         self._arguments = {
@@ -124,7 +112,7 @@ class Setup:
         self.loss_scale = LossScale() if half and auto_scale_loss else None
         self.jit_compile = False if run_eagerly else jit_compile
         self.steps_per_execution = steps_per_execution
-        self._objective, self._steps = None, ()
+        self._objective, self._steps = None, {}
         self._batches_seen, self._warned_not_finite = 0, False
         self.compiled = True
         if self.built:
@@ -240,9 +228,11 @@ class Setup:
         optimizer_state = self.optimizer.state if kind == "train" else None
         trained = tuple(flat[0] for flat in tree_flatten(self.trainable_parameters()))
         key = (kind, compiled, trained)
-        for known, captured, step in self._steps:
-            if known == key and captured is optimizer_state:
-                return step
+        if self._steps is None:
+            self._steps = {}
+        captured, step = self._steps.get(key, (None, None))
+        if step is not None and captured is optimizer_state:
+            return step
         state: list[Any] = [self]
         if kind != "predict":
             state += self.objective.state
@@ -250,10 +240,8 @@ class Setup:
             state.append(optimizer_state)
             state += [self.loss_scale.state] if self.loss_scale is not None else []
         step = steps.Step(getattr(self, f"_{kind}_batch"), state, compiled)
-        self._steps = (*self._steps, (key, optimizer_state, step))
+        self._steps[key] = (optimizer_state, step)
         return step
-
-    _steps: tuple = ()
 
     def _train_batch(self, x: list, y: list, w: list, rows: int, total: int) -> Any:
         self.batch_rows = (rows, total)
@@ -324,6 +312,26 @@ class Setup:
     def _require_compiled(self, what: str) -> None:
         if not self.compiled:
             raise RuntimeError(f"{self.name}: expected compile(...) before {what}(...).")
+
+
+def _check(
+    target_tensors: Any, sample_weight_mode: Any, jit_compile: Any, steps_per_execution: Any
+) -> None:
+    """Raise ValueError for arguments of compile that nothing can be made of."""
+    if target_tensors is not None:
+        raise ValueError("compile: target_tensors is not supported. Give y to fit.")
+    modes = sample_weight_mode if isinstance(sample_weight_mode, list | dict) else None
+    for mode in leaves(modes) if modes else [sample_weight_mode]:
+        if mode not in (None, "temporal"):
+            raise ValueError(f"compile: expected sample_weight_mode 'temporal', got {mode!r}.")
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(
+            f"compile: expected jit_compile True, False or 'auto', got {jit_compile!r}."
+        )
+    if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
+        raise ValueError(
+            f"compile: expected steps_per_execution of 1 or more, got {steps_per_execution!r}."
+        )
 
 
 def build_for(model: Any, x: Any) -> Any:

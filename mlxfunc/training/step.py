@@ -168,8 +168,10 @@ def train(model: Any, data: Any) -> dict[str, mx.array]:
 
     parameters = model.trainable_parameters()
     if tree_flatten(parameters):
-        (_, total, values, outputs, masks), gradients = mx.value_and_grad(run)(parameters)
-        model.update(parameters)
+        try:
+            (_, total, values, outputs, masks), gradients = mx.value_and_grad(run)(parameters)
+        finally:
+            model.update(parameters)
         apply(model, gradients)
     else:
         _, total, values, outputs, masks = run(parameters)
