@@ -1,0 +1,122 @@
+"""Convolutions: Conv and ConvTranspose, channels first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mlxfunc import layers
+from mlx2onnx.builder import Builder, Value
+from mlx2onnx.layers.activation import activate
+from mlx2onnx.layers.registry import rule
+from mlx2onnx.layers.weights import weight
+from mlx2onnx.layout import Tensor, channels_first
+
+
+def padding(
+    kind: str, sizes: Sequence[Any], extents: Sequence[int], strides: Sequence[int]
+) -> dict[str, Any]:
+    """`pads`, or `auto_pad` where they depend on a size that is dynamic."""
+    if kind == "valid":
+        return {}
+    if kind == "causal":
+        return {"pads": [k - 1 for k in extents] + [0] * len(extents)}
+    totals = []
+    for size, extent, stride in zip(sizes, extents, strides, strict=True):
+        if stride == 1:
+            totals.append(extent - 1)
+        elif isinstance(size, int):
+            totals.append(max((-(-size // stride) - 1) * stride + extent - size, 0))
+        else:
+            return {"auto_pad": "SAME_UPPER"}
+    # What cannot be even is more at the end.
+    pads = [t // 2 for t in totals] + [t - t // 2 for t in totals]
+    return {"pads": pads} if any(pads) else {}
+
+
+def listed(attribute: str, values: Sequence[int]) -> dict[str, Any]:
+    """An attribute, where it is not all ones."""
+    return {} if all(v == 1 for v in values) else {attribute: list(values)}
+
+
+def convolve(
+    g: Builder, layer: Any, x: Tensor, kernel: Value, filters: int, groups: int, bias: Any, out: Any
+) -> Tensor:
+    """One Conv of the layer's sizes."""
+    layout = channels_first(x.rank)
+    value = g.op(
+        "Conv",
+        x.to(layout),
+        kernel,
+        bias,
+        group=groups if groups != 1 else None,
+        kernel_shape=list(layer.kernel_size),
+        **listed("strides", layer.strides),
+        **listed("dilations", layer.dilation_rate),
+        **padding(layer.padding, x.shape[1:-1], layer.extents, layer.strides),
+    )
+    shape = (x.shape[0], *out.shape[1:-1], filters)
+    return Tensor(g, value, shape, layout, dtype=x.dtype)
+
+
+def channels_second(array: np.ndarray) -> np.ndarray:
+    """weight (out, *kernel, in) → (out, in, *kernel)"""
+    return np.moveaxis(array, -1, 1)
+
+
+def bias_of(g: Builder, layer: Any) -> Value | None:
+    return weight(g, layer, "bias") if layer.use_bias else None
+
+
+@rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+def conv(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
+    kernel = weight(g, layer, "weight", "conv", channels_second)
+    y = convolve(g, layer, x, kernel, layer.filters, layer.groups, bias_of(g, layer), out)
+    return activate(g, layer.activation, y)
+
+
+@rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def depthwise_conv(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
+    y = _depthwise(g, layer, x, "weight", bias_of(g, layer), out)
+    return activate(g, layer.activation, y)
+
+
+def _depthwise(g: Builder, layer: Any, x: Tensor, name: str, bias: Any, out: Any) -> Tensor:
+    """A Conv with a group for each input channel."""
+    groups = x.shape[-1]
+    assert isinstance(groups, int)
+    kernel = weight(g, layer, name, "conv", channels_second)
+    return convolve(g, layer, x, kernel, groups * layer.depth_multiplier, groups, bias, out)
+
+
+@rule(layers.SeparableConv1D, layers.SeparableConv2D)
+def separable_conv(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
+    inner = _depthwise(g, layer, x, "depthwise_weight", None, out)
+    kernel = weight(g, layer, "pointwise_weight", "conv", channels_second)
+    layout = channels_first(x.rank)
+    value = g.op("Conv", inner.to(layout), kernel, bias_of(g, layer))
+    return activate(g, layer.activation, Tensor(g, value, out.shape, layout, dtype=x.dtype))
+
+
+@rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+def conv_transpose(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
+    """MLX pads the stretched input; ONNX cuts from the full result, or adds zeros at its end."""
+    kernel = weight(g, layer, "weight", "transpose", lambda a: np.moveaxis(a, -1, 0))
+    before, after = layer.transposed_pads()
+    cut = [k - 1 - p for pads in (before, after) for k, p in zip(layer.extents, pads, strict=True)]
+    rank = len(layer.kernel_size)
+    layout = channels_first(x.rank)
+    added = [max(-n, 0) for n in cut[rank:]]
+    value = g.op(
+        "ConvTranspose",
+        x.to(layout),
+        kernel,
+        bias_of(g, layer),
+        kernel_shape=list(layer.kernel_size),
+        pads=[max(n, 0) for n in cut] if any(n > 0 for n in cut) else None,
+        output_padding=added if any(added) else None,
+        **listed("strides", layer.strides),
+        **listed("dilations", layer.dilation_rate),
+    )
+    return activate(g, layer.activation, Tensor(g, value, out.shape, layout, dtype=x.dtype))
