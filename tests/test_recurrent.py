@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from mlxfunc import layers
 from mlx.utils import tree_flatten
-from mlxfunc.layers.cells import dropout_mask
 
 RECURRENT = [layers.SimpleRNN, layers.LSTM, layers.GRU]
 random = np.random.default_rng(0)
@@ -67,8 +66,21 @@ def test_all_steps_of_a_sequence_drop_the_same_inputs():
     assert not mx.array_equal(y[0], y[1])
 
 
+@pytest.mark.parametrize("cls", RECURRENT)
+def test_a_seed_gives_the_layer_its_own_stream(cls: type):
+    x = mx.ones((4, 5, 8))
+    found = []
+    for _ in range(2):
+        layer = cls(3, dropout=0.5, recurrent_dropout=0.5, seed=7, kernel_initializer="ones")
+        layer(x)
+        layer["Wh"] = 0.1 * mx.ones_like(layer["Wh"])
+        found.append([layer(x, training=True) for _ in range(2)])
+    assert mx.array_equal(found[0][0], found[1][0])
+    assert not mx.array_equal(found[0][0], found[0][1])
+
+
 def test_dropout_keeps_the_mean():
-    mask = dropout_mask((200, 200), 0.3, training=True)
+    mask = layers.LSTMCell(1).dropout_mask((200, 200), 0.3, training=True)
     assert abs(mask.mean().item() - 1) < 0.02
     np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.7], rtol=1e-6)
 
@@ -246,7 +258,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         ),
         r"expected inputs and masks of \(batch, time\) = \(2, 3\), got shape \(2, 4\)",
     ),
-    "conv padding": (lambda: layers.ConvLSTM2D(2, 3, padding="causal"), "'valid' or 'same'"),
+    "conv padding": (
+        lambda: layers.ConvLSTM2D(2, 3, padding="causal"),
+        "padding to be one of valid, same",
+    ),
     "conv dilation": (
         lambda: layers.ConvLSTM2D(2, 3, strides=2, dilation_rate=2),
         "expected strides or dilation_rate to be 1",
@@ -255,7 +270,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: layers.ConvLSTM2D(2, 3)(mf.Input((3, None, 8, 2))),
         "expected a known size on axis 1",
     ),
-    "conv kernel": (lambda: layers.ConvLSTM2D(2, (3, 3, 3)), "kernel_size to be one or two"),
+    "conv kernel": (
+        lambda: layers.ConvLSTM2D(2, (3, 3, 3)),
+        "kernel_size to be an integer or 2 of them",
+    ),
     "channels first": (
         lambda: layers.ConvLSTM2D(2, 3, data_format="channels_first"),
         "MLX is channels-last",

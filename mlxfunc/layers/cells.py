@@ -10,22 +10,16 @@ from .. import activations, constraints, initializers, regularizers
 from ..layer import LAYERS, Layer
 from ._scan import GRUKernel, Kernel, LSTMKernel, SimpleKernel, loop, scan
 from .core import KernelLayer, known_size, positive
+from .regularization import Seeded, fraction
 
 Run = tuple[mx.array, mx.array, Any]  # all outputs, time first; the last one; the last states
-
-
-def dropout_mask(shape: tuple[int, ...], rate: float, training: bool) -> mx.array | None:
-    """Zeros at `rate`, else 1 / (1 - rate); None when nothing is dropped."""
-    if not training or not 0 < rate < 1:
-        return None
-    return mx.random.bernoulli(1 - rate, shape).astype(mx.float32) / (1 - rate)
 
 
 def dropped(x: mx.array, mask: mx.array | None) -> mx.array:
     return x if mask is None else x * mask.astype(x.dtype)
 
 
-class Cell(KernelLayer):
+class Cell(Seeded, KernelLayer):
     """One step of recurrence: its weights, and its formula in `step`.
 
     x (batch, in), states (batch, units); Wx (gates·units, in), Wh (gates·units, units),
@@ -46,24 +40,18 @@ class Cell(KernelLayer):
         recurrent_constraint: Any = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
-        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         for hint in ("implementation", "use_cudnn"):  # there is one way to compute here
             kwargs.pop(hint, None)
         super().__init__(activation=activation, use_bias=use_bias, **kwargs)
         positive(self.name, units=units)
-        for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not 0 <= rate <= 1:
-                raise ValueError(
-                    f"{self.name}: expected {name} between 0 and 1, got {rate!r}. "
-                    "It is the share of values that training sets to 0."
-                )
-        self.units, self.seed = units, seed
+        self.units = units
         self.recurrent_initializer = initializers.get(recurrent_initializer)
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
         self.recurrent_constraint = constraints.get(recurrent_constraint)
-        self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+        self.dropout = fraction(self.name, "dropout", dropout)
+        self.recurrent_dropout = fraction(self.name, "recurrent_dropout", recurrent_dropout)
 
     @property
     def state_size(self) -> Any:
@@ -92,6 +80,12 @@ class Cell(KernelLayer):
         """What is added to the projections of x and of h."""
         return self.bias if self.use_bias else None, None
 
+    def dropout_mask(self, shape: tuple, rate: float, training: bool) -> mx.array | None:
+        """Zeros at `rate`, else 1 / (1 - rate); None when nothing is dropped."""
+        if not training or not 0 < rate < 1:
+            return None
+        return mx.random.bernoulli(1 - rate, shape, self.key()).astype(mx.float32) / (1 - rate)
+
     def project(self, x: mx.array) -> mx.array:
         bias = self.biases[0]
         return x @ self.Wx.T if bias is None else mx.addmm(bias, x, self.Wx.T)
@@ -111,16 +105,16 @@ class Cell(KernelLayer):
     def call(  # type: ignore[override]
         self, inputs: mx.array, states: Any, training: bool = False
     ) -> tuple[mx.array, Any]:
-        x = dropped(inputs, dropout_mask(inputs.shape, self.dropout, training))
+        x = dropped(inputs, self.dropout_mask(inputs.shape, self.dropout, training))
         nested = isinstance(states, list | tuple)
-        keep = dropout_mask((*inputs.shape[:1], self.units), self.recurrent_dropout, training)
+        keep = self.dropout_mask((*inputs.shape[:1], self.units), self.recurrent_dropout, training)
         output, new = self.step(self.project(x), states if nested else [states], keep)
         return output, new if nested else new[0]
 
     def over_time(self, x: mx.array, states: Any, mask: mx.array | None, training: bool) -> Run:
         """All steps of x (time, batch, in). A sequence has one dropout mask for all its steps."""
-        x = self.project(dropped(x, dropout_mask(x.shape[1:], self.dropout, training)))
-        keep = dropout_mask(states[0].shape, self.recurrent_dropout, training)
+        x = self.project(dropped(x, self.dropout_mask(x.shape[1:], self.dropout, training)))
+        keep = self.dropout_mask(states[0].shape, self.recurrent_dropout, training)
         if training and self.has_kernel():
             return scan(self.kernel, x, self.Wh, self.biases[1], states, mask, keep)
         return loop(lambda x_t, s: self.step(x_t, s, keep), x, states, mask)
@@ -299,7 +293,7 @@ def initial_state(cell: Any, batch: int) -> list:
 def run(cell: Any, x: mx.array, states: Any, mask: mx.array | None, training: bool) -> Run:
     """The cell over x (time, batch, ...): in its own way if it has one, else step by step."""
     if isinstance(cell, Layer) and hasattr(cell, "over_time"):
-        return cell.over_time(x, states, mask, training)  # type: ignore[operator]
+        return cell.over_time(x, states, mask, training)
     flags = {"training": training} if isinstance(cell, Layer) else {}
     call = cell if isinstance(cell, Layer) else cell.call
 

@@ -7,8 +7,9 @@ from typing import Any
 import mlx.core as mx
 
 from .cells import LSTMCell
-from .core import known_size, positive
+from .core import known_size
 from .recurrent import OwnCell
+from .windows import padding_kind, same_pads, sizes
 
 
 class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
@@ -36,15 +37,11 @@ class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(filters, data_format=data_format, **kwargs)
-        self.filters, self.padding, self.data_format = filters, str(padding).lower(), data_format
-        self.kernel_size = _pair(self.name, "kernel_size", kernel_size)
-        self.strides = _pair(self.name, "strides", strides)
-        self.dilation_rate = _pair(self.name, "dilation_rate", dilation_rate)
-        if self.padding not in ("valid", "same"):
-            raise ValueError(
-                f"{self.name}: expected padding 'valid' or 'same', got {padding!r}. "
-                "'same' keeps the size when strides are 1."
-            )
+        self.filters, self.data_format = filters, data_format
+        self.kernel_size = sizes(self.name, 2, "kernel_size", kernel_size)
+        self.strides = sizes(self.name, 2, "strides", strides)
+        self.dilation_rate = sizes(self.name, 2, "dilation_rate", dilation_rate)
+        self.padding = padding_kind(self.name, padding)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
                 f"{self.name}: expected strides or dilation_rate to be 1, got {self.strides} and "
@@ -83,23 +80,12 @@ class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
         return False
 
 
-def _pair(name: str, what: str, value: Any) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}: expected {what} to be one or two integers, got {value!r}.")
-    positive(name, **{f"{what}[{axis}]": size for axis, size in enumerate(pair)})
-    return pair
-
-
 def _convolve(
     x: mx.array, weight: mx.array, strides: tuple, dilation: tuple, same: bool
 ) -> mx.array:
-    """A convolution that, where `same`, pads more on the right when it cannot pad evenly."""
-    total = [0, 0]
+    pads = [(0, 0), (0, 0)]
     if same:
-        for axis, (stride, step) in enumerate(zip(strides, dilation, strict=True)):
-            size, reach = x.shape[1 + axis], (weight.shape[1 + axis] - 1) * step + 1
-            total[axis] = max((-(-size // stride) - 1) * stride + reach - size, 0)
-    low = [n // 2 for n in total]
-    high = [n - n // 2 for n in total]
-    return mx.conv_general(x, weight, strides, (low, high), dilation)
+        extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[1:3], dilation, strict=True)]
+        pads = list(map(same_pads, x.shape[1:3], extents, strides))
+    before, after = zip(*pads, strict=True)
+    return mx.conv_general(x, weight, strides, (before, after), dilation)

@@ -20,14 +20,8 @@ def fraction(name: str, what: str, value: float) -> float:
     return value
 
 
-class Noise(Layer):
-    """x in inference, `disturb(x)` in training.
-
-    With a `seed` the layer's own stream of random numbers is used, else MLX's global one.
-    """
-
-    supports_masking = True
-    amount = "rate"
+class Seeded(Layer):
+    """A layer that draws: with a `seed` from a stream of its own, else from MLX's global one."""
 
     def __init__(self, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -37,10 +31,18 @@ class Noise(Layer):
             self["_key"] = mx.random.key(seed)
 
     def key(self) -> mx.array | None:
+        """The next key of the layer's own stream; None stands for the global one."""
         if self.seed is None:
             return None
         self["_key"], key = mx.random.split(self["_key"])
         return key
+
+
+class Noise(Seeded):
+    """x in inference, `disturb(x)` in training."""
+
+    supports_masking = True
+    amount = "rate"
 
     def call(self, inputs: mx.array, training: bool = False) -> mx.array:
         return self.disturb(inputs) if training and self[self.amount] > 0 else inputs
