@@ -11,7 +11,7 @@ import pytest
 from mlx2onnx import trace
 from mlx2onnx.builder import Builder
 
-from tracing import compare, export
+from tracing import compare, export, session
 
 B, T = "batch", "time"
 POINTS = ({B: 1, T: 4, "height": 8, "width": 9}, {B: 3, T: 7, "height": 13, "width": 12})
@@ -121,11 +121,45 @@ MORE_LAYERS = {
     "Upsample nearest fraction": (lambda: nn.Upsample(1.5), [(B, 4, 6, 4)]),
     "Upsample linear": (lambda: nn.Upsample(2, "linear"), [(B, 5, 6, 4)], 5e-6),
     "Upsample cubic": (lambda: nn.Upsample(2, "cubic"), [(B, 5, 6, 4)], 5e-6),
+    "Llama": (lambda: Llama(), [((B, T), "int32")], 2e-5),
     "Convolutional net": (lambda: nn.Sequential(
         nn.Conv2d(4, 8, 3), nn.BatchNorm(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, 2),
         lambda x: x.mean(axis=(1, 2)), nn.Linear(8, 3)), [(B, "height", "width", 4)], 5e-6,
         ({B: 1, "height": 14, "width": 15}, {B: 2, "height": 21, "width": 18})),
 }  # fmt: skip
+
+
+class Llama(nn.Module):
+    """A small language model as the MLX ecosystem writes them."""
+
+    def __init__(self, dims=32, heads=4, groups=2, tokens=20):
+        super().__init__()
+        self.heads, self.groups = heads, groups
+        self.embed = nn.Embedding(tokens, dims)
+        self.norm, self.after = nn.RMSNorm(dims), nn.RMSNorm(dims)
+        self.q = nn.Linear(dims, dims, bias=False)
+        self.k, self.v = (nn.Linear(dims, dims // heads * groups, bias=False) for _ in range(2))
+        self.o = nn.Linear(dims, dims, bias=False)
+        self.gate, self.up = (nn.Linear(dims, 64, bias=False) for _ in range(2))
+        self.down = nn.Linear(64, dims, bias=False)
+        self.rope = nn.RoPE(dims // heads)
+
+    def attend(self, x):
+        rows, time, _ = x.shape
+        q, k, v = (
+            layer(x).reshape(rows, time, count, -1).transpose(0, 2, 1, 3)
+            for layer, count in ((self.q, self.heads), (self.k, self.groups), (self.v, self.groups))
+        )
+        q, k = self.rope(q), self.rope(k)
+        x = mx.fast.scaled_dot_product_attention(q, k, v, scale=8**-0.5, mask="causal")
+        return self.o(x.transpose(0, 2, 1, 3).reshape(rows, time, -1))
+
+    def __call__(self, tokens):
+        x = self.embed(tokens)
+        x = x + self.attend(self.norm(x))
+        y = self.after(x)
+        x = x + self.down(nn.silu(self.gate(y)) * self.up(y))
+        return self.embed.as_linear(x)
 
 
 class Attended(nn.Module):
@@ -436,6 +470,25 @@ def test_a_weight_is_stored_once():
     model = export(lambda x: layer(layer(x)), ROWS)
     assert ops(model) == ["Gemm", "Gemm"]
     assert len(model.graph.initializer) == 2
+
+
+def test_a_local_function_may_be_traced():
+    """Its weights become inputs, stored once; its nodes are those of the main graph."""
+    layer = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4), nn.ReLU())
+    layer.eval()
+    g = Builder()
+    value = g.input("x", mx.float32, (B, 4))
+    for _ in range(2):
+        value = g.call(
+            "block", lambda v: trace.lower(g, layer, [v], [((B, 4), mx.float32)])[0], value
+        )
+    g.output(value, "y")
+    model = g.finish()
+    assert ops(model) == ["block", "block"]
+    assert {"Gemm", "Relu"} <= {n.op_type for n in model.functions[0].node}
+    x = array(3, 4)
+    (found,) = session(model).run(None, {"x": np.asarray(x)})
+    np.testing.assert_allclose(found, np.asarray(layer(layer(x))), rtol=1e-6, atol=1e-6)
 
 
 def test_export_is_deterministic():

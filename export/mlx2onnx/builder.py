@@ -106,6 +106,7 @@ class Builder:
         self._initializers: dict[Hashable, Value] = {}
         self._constants: set[Value] = set()
         self._kept: list[Any] = []
+        self._stands_for: dict[Value, Value] = {}
         self._outputs: list[tuple[Value, str]] = []
         self._scope: tuple[str, ...] = ()
         self._metadata: dict[str, str] = {}
@@ -244,14 +245,20 @@ class Builder:
             formal = Value(name=value.name, shape=value.shape, type=value.type)
             function.graph.inputs.append(formal)
             function.captured[value] = formal
+            self._stands_for[formal] = value
         return function.captured[value]
 
     def constant_value(self, value: Value) -> np.ndarray | None:
         """The content of an initializer or constant, else None."""
-        tensor = value.const_value
-        if tensor is None and (node := value.producer()) and node.op_type == "Constant":
-            tensor = node.attributes["value"].as_tensor()
+        tensor = self._tensor(value)
         return None if tensor is None else tensor.numpy()
+
+    def _tensor(self, value: Value) -> Any:
+        """Sees through the formal input that stands for a weight in a function."""
+        value = self._stands_for.get(value, value)
+        if value.const_value is None and (node := value.producer()):
+            return node.attributes["value"].as_tensor() if node.op_type == "Constant" else None
+        return value.const_value
 
     def annotate(
         self,
@@ -310,7 +317,7 @@ class Builder:
     def _is_foldable(self, operand: Any, op_type: str) -> bool:
         if not isinstance(operand, Value) or operand in self._constants:
             return True
-        tensor = operand.const_value
+        tensor = self._tensor(operand)
         small = tensor is not None and tensor.size <= folding.MAX_WEIGHT
         return small and op_type in folding.ARITHMETIC
 

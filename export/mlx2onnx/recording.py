@@ -127,6 +127,12 @@ def record_at_all_sizes(
             for axis, dim in enumerate(shape):
                 if isinstance(dim, str):
                     sources.setdefault(dim, (i, axis))
+        if len(sources) > sizes.MAX_SYMBOLS:
+            error = error or ValueError(
+                f"expected at most {sizes.MAX_SYMBOLS} dynamic dimensions, got {len(sources)}. "
+                "Give equal ones the same name"
+            )
+            continue
         for scale in sizes.LARGER if sources else (1,):
             points = sizes.probes(list(sources), scale)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,11 @@ from typing import Any
 import numpy as np
 
 # Three sizes a dynamic dimension. Primes, so that no size is a product of others.
-PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73)
+PRIMES = (
+    *(7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101),
+    *(103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167),
+)
+MAX_SYMBOLS = len(PRIMES) // 3
 # When a computation refuses the small sizes (a kernel may be larger), these are tried.
 LARGER = (1, 12, 60)
 
@@ -50,11 +55,18 @@ Int = int | Size
 
 
 def probes(symbols: Sequence[str], scale: int = 1) -> list[dict[str, int]]:
-    """Every combination of two sizes a symbol, then one probe with all third sizes."""
+    """All first sizes; then the second sizes of one, two (and three) symbols; all third sizes."""
+    if not symbols:
+        return [{}]
     sizes = {s: [scale * p for p in PRIMES[3 * i : 3 * i + 3]] for i, s in enumerate(symbols)}
-    corners = itertools.product(*(sizes[s][:2] for s in symbols))
-    points = [dict(zip(symbols, corner, strict=True)) for corner in corners]
-    return [*points, {s: sizes[s][2] for s in symbols}] if symbols else points
+    points = [{s: sizes[s][s in raised] for s in symbols} for raised in _subsets(symbols)]
+    return [*points, {s: sizes[s][2] for s in symbols}]
+
+
+def _subsets(symbols: Sequence[str]) -> list[tuple[str, ...]]:
+    """The products of dimensions that a size may hold: of few dimensions, up to three."""
+    degree = 3 if len(symbols) <= 4 else 2
+    return [c for n in range(degree + 1) for c in itertools.combinations(symbols, n)]
 
 
 def unify(values: Sequence[int], points: Sequence[Probe]) -> Int:
@@ -66,37 +78,47 @@ def unify(values: Sequence[int], points: Sequence[Probe]) -> Int:
 
 def solve(values: Sequence[int], points: Sequence[Probe]) -> tuple[Term, ...] | None:
     """The multilinear form in the dynamic dimensions with these values, if its terms are whole."""
-    symbols = list(points[0])
-    table = dict(zip((tuple(p.values()) for p in points), values, strict=True))
-    ends = [(points[0][s], points[-2][s]) for s in symbols]
-    terms = _interpolate(symbols, ends, (), table)
-    terms = {names: c for names, c in terms.items() if c}
+    return _solve(tuple(values), tuple(tuple(p.items()) for p in points))
+
+
+@functools.lru_cache(maxsize=4096)  # the same few sizes recur in every primitive
+def _solve(
+    values: tuple[int, ...], items: tuple[tuple[tuple[str, int], ...], ...]
+) -> tuple[Term, ...] | None:
+    points = [dict(point) for point in items]
+    raised = _subsets(list(points[0]))
+    found = dict(zip(raised, values, strict=False))
+    terms: dict[tuple[str, ...], Fraction] = {}
+    for names in raised:
+        expanded = _expanded(names, points[0], _slope(names, found, points))
+        for part, factor in expanded.items():
+            terms[part] = terms.get(part, Fraction(0)) + factor
     if any(c.denominator != 1 for c in terms.values()):
         return None
-    formula = tuple(sorted((names, int(c)) for names, c in terms.items()))
-    return (
-        formula if all(evaluate(formula, p) == table[tuple(p.values())] for p in points) else None
-    )
+    formula = tuple(sorted((names, int(c)) for names, c in terms.items() if c))
+    right = all(evaluate(formula, p) == v for p, v in zip(points, values, strict=True))
+    return formula if right else None
 
 
-def _interpolate(
-    symbols: Sequence[str],
-    ends: Sequence[tuple[int, int]],
-    chosen: tuple[int, ...],
-    table: Mapping[tuple[int, ...], int],
+def _slope(
+    names: tuple[str, ...], found: Mapping[tuple[str, ...], int], points: Sequence[Probe]
+) -> Fraction:
+    """The mixed difference quotient over the symbols `names`."""
+    inner = (c for n in range(len(names) + 1) for c in itertools.combinations(names, n))
+    total = sum((-1) ** (len(names) - len(c)) * found[c] for c in inner)
+    second = {s: next(p[s] for p in points if p[s] != points[0][s]) for s in names}
+    return Fraction(total, math.prod(second[s] - points[0][s] for s in names))
+
+
+def _expanded(
+    names: tuple[str, ...], low: Probe, slope: Fraction
 ) -> dict[tuple[str, ...], Fraction]:
-    depth = len(chosen)
-    if depth == len(symbols):
-        return {(): Fraction(table[chosen])}
-    low, high = ends[depth]
-    at_low = _interpolate(symbols, ends, (*chosen, low), table)
-    at_high = _interpolate(symbols, ends, (*chosen, high), table)
-    terms = {}
-    for names, value in at_low.items():
-        slope = (at_high[names] - value) / (high - low)
-        terms[names] = value - slope * low
-        terms[(symbols[depth], *names)] = slope
-    return terms
+    """slope · product of (symbol - low), multiplied out."""
+    return {
+        kept: slope * math.prod(-low[s] for s in names if s not in kept)
+        for n in range(len(names) + 1)
+        for kept in itertools.combinations(names, n)
+    }
 
 
 def evaluate(formula: Sequence[Term], point: Probe) -> int:

@@ -29,7 +29,7 @@ def addmm(g: Builder, event: Any) -> Value:
     c = event.context.value(event.inputs[2])
     if len(event.inputs[0].shape) == len(event.inputs[1].shape) == 2 and is_real(a):
         weight = made_by(b, "Transpose")
-        flipped = weight is not None and weight.inputs[0].is_initializer()
+        flipped = weight is not None and g.constant_value(weight.inputs[0]) is not None
         return g.op(
             "Gemm", a, weight.inputs[0] if flipped else b, c, transB=1 if flipped else None,
             alpha=None if alpha == 1 else alpha, beta=None if beta == 1 else beta,
