@@ -42,7 +42,7 @@ def build():
 
     left, right = mf.Input((8, 8, 1), name="left"), mf.Input((8, 8, 1), name="right")
     a, b = encoder(left), encoder(right)
-    distance = layers.Lambda(mf.ops.abs, name="distance")(layers.subtract([a, b]))
+    distance = mf.ops.abs(a - b)
     merged = layers.concatenate([distance, layers.multiply([a, b])])
     hidden = layers.Dense(64, activation="relu")(merged)
     classes = layers.Dense(10, activation="softmax", name="digit")
@@ -72,7 +72,7 @@ def main():
             "left_digit": "sparse_categorical_crossentropy",
             "right_digit": "sparse_categorical_crossentropy",
         },
-        metrics=["accuracy"],
+        metrics={name: "accuracy" for name in y},
     )
     model.fit(x, y, batch_size=128, epochs=6, validation_split=0.1)
     scores = model.evaluate(x_test, y_test, return_dict=True, verbose=0)

@@ -260,7 +260,7 @@ class Layer(Weights, Calls):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, in a form that JSON can hold."""
         config = {
-            name: serialize(getattr(self, name)) for name in constructor_arguments(type(self))
+            name: serialize(self._argument(name)) for name in constructor_arguments(type(self))
         }
         if self._first_shape is not None:
             config["batch_input_shape"] = list(self._first_shape)
@@ -269,6 +269,10 @@ class Layer(Weights, Calls):
             for key, value in config.items()
             if not (value is None and key in ("dtype", "activity_regularizer"))
         }
+
+    def _argument(self, name: str) -> Any:
+        """The constructor argument of that name, where it is not the attribute of that name."""
+        return getattr(self, name)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:

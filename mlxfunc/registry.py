@@ -221,7 +221,20 @@ def snake_case(name: str) -> str:
 
 
 def _public_name(obj: Any) -> str:
-    return next((name for name, known in _REGISTERED.items() if known is obj), obj.__name__)
+    """The name a file may find `obj` by. Raises: ValueError when that would find another one."""
+    for name, known in _REGISTERED.items():
+        if known is obj:
+            return name
+    same = {
+        r.kind: r._objects[obj.__name__] for r in REGISTRIES.values() if obj.__name__ in r._objects
+    }
+    if same and all(known is not obj for known in same.values()):
+        raise ValueError(
+            f"serialize: expected a name of its own for {obj!r}, got {obj.__name__!r}, which is "
+            f"one of the known {' and '.join(same)}. Rename it, or decorate it with "
+            "`register_serializable()`."
+        )
+    return obj.__name__
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -208,3 +208,17 @@ def test_a_model_can_be_loaded_without_its_training_setup(tmp_path):
     loaded = saving.load_model(tmp_path / "m.mlxfunc", compile=False)
     with pytest.raises(RuntimeError, match="compile"):
         loaded.fit(np.zeros((2, 4)), np.zeros((2, 1)))
+
+
+def relu(x):
+    return x * 0
+
+
+def test_a_function_named_as_a_known_one_is_not_taken_for_it(tmp_path):
+    i = mf.Input((4,))
+    m = mf.Model(i, layers.Activation(relu)(i))
+    with pytest.raises(ValueError, match="'relu', which is one of the known activations"):
+        m.save(tmp_path / "m.mlxfunc")
+    saving.register_serializable("tests")(relu)
+    m.save(tmp_path / "m.mlxfunc")
+    assert saving.load_model(tmp_path / "m.mlxfunc")(np.ones((1, 4))).tolist() == [[0] * 4]
