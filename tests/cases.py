@@ -147,4 +147,87 @@ MERGING = [
     Case("dot-same-axis", lambda L: L.Dot(axes=2), ((4, 3), (5, 3))),
 ]
 
-CASES: list[Case] = [*CORE, *MERGING]
+
+def started(layer: Any, x: Any, *states: Any) -> Any:
+    """layer(x, initial_state=states)"""
+    return layer(x, initial_state=list(states))
+
+
+def recurrent(name: str, build: Callable[[Any], Any], **kwargs: Any) -> list[Case]:
+    """A recurrent layer alone, and with any mask."""
+    return [
+        Case(name, build, ((None, 3),), **kwargs),
+        Case(f"{name}-mask", build, ((None, 3), (None,)), ("float32", "bool"), masked, **kwargs),
+    ]
+
+
+RECURRENT = [
+    *(
+        row
+        for name in ("SimpleRNN", "LSTM", "GRU")
+        for suffix, options in (
+            ("", {}),
+            ("-sequences", {"return_sequences": True}),
+            ("-states", {"return_state": True, "return_sequences": True}),
+            ("-backwards", {"go_backwards": True}),
+            ("-backwards-sequences", {"go_backwards": True, "return_sequences": True}),
+            ("-zeros", {"zero_output_for_mask": True, "return_sequences": True}),
+            ("-no-bias", {"use_bias": False}),
+            ("-relu", {"activation": "relu"}),
+            ("-gelu", {"activation": "gelu", "return_sequences": True}),
+        )
+        for row in recurrent(
+            f"{name.lower()}{suffix}", lambda L, n=name, o=options: getattr(L, n)(4, **o)
+        )
+    ),
+    Case("lstm-fixed-time", lambda L: L.LSTM(4), ((5, 3),)),
+    Case("lstm-started", lambda L: L.LSTM(4), ((None, 3), (4,), (4,)), call=started),
+    Case("lstm-hard", lambda L: L.LSTM(4, recurrent_activation="hard_sigmoid"), ((5, 3),)),
+    Case("lstm-forget-0", lambda L: L.LSTM(4, unit_forget_bias=False), ((5, 3),)),
+    Case("lstm-dropout", lambda L: L.LSTM(4, dropout=0.2, recurrent_dropout=0.2), ((5, 3),)),
+    Case("gru-started", lambda L: L.GRU(4, return_state=True), ((5, 3), (4,)), call=started),
+    *recurrent("gru-before", lambda L: L.GRU(4, reset_after=False, return_sequences=True)),
+    *recurrent("rnn", lambda L: L.RNN(L.LSTMCell(4), return_sequences=True)),
+    *recurrent("rnn-gru-cell", lambda L: L.RNN(L.GRUCell(4), go_backwards=True)),
+    *recurrent("rnn-simple-cell", lambda L: L.RNN(L.SimpleRNNCell(4), return_state=True)),
+    *recurrent("rnn-stacked", lambda L: L.RNN([L.LSTMCell(4), L.GRUCell(3)])),
+    *(
+        row
+        for name in ("SimpleRNN", "LSTM", "GRU")
+        for suffix, options, merge in (
+            ("", {}, "concat"),
+            ("-sequences", {"return_sequences": True}, "concat"),
+            ("-states", {"return_sequences": True, "return_state": True}, "sum"),
+            ("-none", {"return_sequences": True}, None),
+            ("-ave", {}, "ave"),
+        )
+        for row in recurrent(
+            f"bidirectional-{name.lower()}{suffix}",
+            lambda L, n=name, o=options, m=merge: L.Bidirectional(
+                getattr(L, n)(4, **o), merge_mode=m
+            ),
+        )
+    ),
+    Case(
+        "bidirectional-uneven",
+        lambda L: L.Bidirectional(
+            L.LSTM(4), backward_layer=L.LSTM(4, activation="relu", go_backwards=True)
+        ),
+        ((None, 3),),
+    ),
+    Case("time-distributed-dense", lambda L: L.TimeDistributed(L.Dense(2)), ((None, 3),)),
+    Case("time-distributed-lstm", lambda L: L.TimeDistributed(L.LSTM(2)), ((3, 4, 5),)),
+    Case("conv-lstm", lambda L: L.ConvLSTM2D(2, 3), ((3, 5, 6, 2),)),
+    Case(
+        "conv-lstm-same",
+        lambda L: L.ConvLSTM2D(2, (3, 2), strides=2, padding="same", return_sequences=True),
+        ((None, 5, 6, 2),),
+    ),
+    Case(
+        "conv-lstm-dilated",
+        lambda L: L.ConvLSTM2D(2, 2, dilation_rate=2, return_state=True, go_backwards=True),
+        ((3, 5, 6, 2),),
+    ),
+]
+
+CASES: list[Case] = [*CORE, *MERGING, *RECURRENT]
