@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
-import string
 from collections.abc import Callable, Collection
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import activations, initializers, modules
+from .. import activations, modules
 from ..layer import InputSpec, Layer
 
 
@@ -250,86 +248,3 @@ class MLXLayer(Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"module": modules.describe(self.module)}
-
-
-class EinsumDense(KernelLayer):
-    """activation(einsum(equation, x, weight) + bias).
-
-    equation "ab,bc->ac": the letters of x, of weight and of the result; x and the result may
-    begin or end with "...". `output_shape` is that of the result without the batch and what
-    "..." stands for; `bias_axes` are the letters of the result along which the bias has entries.
-    Letters of the result that are not in x, and those of weight, need known sizes. The weight
-    keeps the layout of the equation, and its initializer sees what is summed as inputs.
-
-    Source: https://keras.io/api/layers/core_layers/einsum_dense/
-    """
-
-    def __init__(
-        self,
-        equation: str,
-        output_shape: int | tuple[int | None, ...],
-        activation: Any = None,
-        bias_axes: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(activation=activation, use_bias=bias_axes is not None, **kwargs)
-        if not re.fullmatch(
-            r"(\.\.\.)?[a-zA-Z]+(\.\.\.)?,[a-zA-Z]+->(\.\.\.)?[a-zA-Z]+(\.\.\.)?", equation
-        ):
-            raise ValueError(
-                f"{self.name}: expected an equation such as 'ab,bc->ac' or '...b,bc->...c', got "
-                f"{equation!r}."
-            )
-        self.equation, self.bias_axes = equation, bias_axes
-        self._output_shape = (
-            (output_shape,) if isinstance(output_shape, int) else tuple(output_shape)
-        )
-
-    def _argument(self, name: str) -> Any:
-        # `output_shape` is what the node API says of the layer's calls.
-        return self._output_shape if name == "output_shape" else super()._argument(name)
-
-    def get_config(self) -> dict[str, Any]:
-        return {key: value for key, value in super().get_config().items() if key != "use_bias"}
-
-    def build(self, input_shape: tuple) -> None:
-        x, kernel, y = re.split(",|->", self.equation)
-        elided = len(input_shape) - len(x.replace("...", ""))
-        rest = "".join(c for c in string.ascii_letters if c not in self.equation)[: max(elided, 0)]
-        x, y = x.replace("...", rest), y.replace("...", rest)
-        self.input_spec = InputSpec(ndim=len(x))
-        self.input_spec.check(self.name, input_shape)
-        sizes = dict(zip(x, input_shape, strict=True))
-        given = [c for c in y[1:] if c not in rest]
-        if len(given) + (y[0] in rest) < len(self._output_shape):
-            given = [c for c in y if c not in rest]
-        for letter, size in zip(given, self._output_shape, strict=True):
-            if size is not None and sizes.setdefault(letter, size) not in (size, None):
-                raise ValueError(
-                    f"{self.name}: expected size {sizes[letter]} for {letter!r} as in the input "
-                    f"{input_shape}, got output_shape {self._output_shape}."
-                )
-        unknown = [c for c in kernel + y if sizes.get(c) is None and c not in x]
-        unknown += [c for c in kernel if sizes.get(c) is None]
-        unknown += [c for c in self.bias_axes or "" if c not in y or sizes.get(c) is None]
-        if unknown:
-            raise ValueError(
-                f"{self.name}: expected a known size for {unknown[0]!r} of {self.equation!r}, got "
-                f"input {input_shape} and output_shape {self._output_shape}."
-            )
-        self._full_equation = f"{x},{kernel}->{y}"
-        summed = [axis for axis, c in enumerate(kernel) if c not in y]
-        made = [axis for axis, c in enumerate(kernel) if c in y]
-        self.add_weight(
-            "weight",
-            tuple(sizes[c] for c in kernel),
-            initializers.with_fans(self.kernel_initializer, summed, made),
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
-        if self.bias_axes is not None:
-            first = min(y.find(c) for c in self.bias_axes)
-            self.add_bias(tuple(sizes[c] if c in self.bias_axes else 1 for c in y[first:]))
-
-    def call(self, inputs: mx.array) -> mx.array:
-        return self.finish(mx.einsum(self._full_equation, inputs, self.weight))
