@@ -246,5 +246,5 @@ class MLXLayer(Layer):
             self.module.train(training)
         return self.module(inputs, *args, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"module": modules.describe(self.module)}
+    def _argument(self, name: str) -> Any:
+        return modules.describe(self.module) if name == "module" else super()._argument(name)
