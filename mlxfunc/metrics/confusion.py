@@ -25,7 +25,6 @@ class Counts(Metric):
         levels: the thresholds, ascending.
         top_k: only the k largest scores of a row can be positive.
         class_id: look at this class only.
-        labels: count each of so many labels apart; 0 counts all together.
     """
 
     kept: tuple[str, ...] = (
