@@ -6,6 +6,7 @@ fan_out = r * out. Source: https://keras.io/api/layers/initializers/
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -231,6 +232,15 @@ def fans(shape: Sequence[int]) -> tuple[float, float]:
         return size, size
     field = math.prod(shape[:-2])
     return field * shape[-2], field * shape[-1]
+
+
+def with_fans(initializer: Any, input_axes: Sequence[int], output_axes: Sequence[int]) -> Any:
+    """A copy that counts its fans along these axes, if it counts fans and was not told how."""
+    if not isinstance(initializer, VarianceScaling) or initializer.input_axes is not None:
+        return initializer
+    told = copy.copy(initializer)
+    told.input_axes, told.output_axes = input_axes, output_axes
+    return told
 
 
 def _truncated(shape: Sequence[int], dtype: mx.Dtype, key: mx.array | None) -> mx.array:

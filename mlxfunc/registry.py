@@ -155,7 +155,7 @@ def serialize(obj: Any) -> Any:
 
 
 def _serialize_object(obj: Any) -> dict[str, Any]:
-    entry = {"class_name": _public_name(type(obj))}
+    entry: dict[str, Any] = {"class_name": _public_name(type(obj))}
     table = _SHARED.get()
     if table is not None and isinstance(obj, nn.Module):
         if id(obj) in table:
