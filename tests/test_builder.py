@@ -67,10 +67,16 @@ def test_outputs_that_are_inputs_or_the_same_value():
     g = Builder()
     x = g.input("x", mx.float32, (2,))
     y = g.op("Exp", x)
-    for value, name in ((x, "same"), (y, "a"), (y, "b"), (g.constant(1.0), "one")):
+    for value, name in (
+        (x, "same"),
+        (y, "a"),
+        (y, "b"),
+        (g.op("Exp", x), "c"),
+        (g.constant(1.0), "one"),
+    ):
         g.output(value, name)
     found = run(g.finish(), x=np.zeros(2, np.float32))
-    assert [f.tolist() for f in found] == [[0, 0], [1, 1], [1, 1], 1]
+    assert [f.tolist() for f in found] == [[0, 0], [1, 1], [1, 1], [1, 1], 1]
 
 
 def test_local_functions_take_weights_as_inputs():

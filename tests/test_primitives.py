@@ -306,6 +306,7 @@ ROWS = [
     ("rfft", lambda x: mx.abs(mx.fft.rfft(x)), [(B, 7)], 1e-5),
     ("irfft", lambda x: mx.fft.irfft(mx.fft.rfft(x)), [(B, 8)], 1e-5),
     ("fft2 and back", lambda x: mx.real(mx.fft.ifft2(mx.conj(mx.fft.fft2(x)))), [(B, 4, 6)], 1e-5),
+    ("stft", lambda x: mx.abs(mx.fft.stft(x, n_fft=8)), [f(64)], 1e-5),
     ("complex product", lambda x: mx.real(mx.fft.fft(x) * mx.fft.fft(x)), [(B, 8)], 2e-5),
 ]  # fmt: skip
 

@@ -515,6 +515,7 @@ class Builder:
             [
                 common.OutputFixPass(),
                 common.NameFixPass(),
+                common.CommonSubexpressionEliminationPass(),
                 common.RemoveUnusedNodesPass(),
                 common.RemoveUnusedFunctionsPass(),
                 common.RemoveUnusedOpsetsPass(),

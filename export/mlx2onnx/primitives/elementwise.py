@@ -11,13 +11,12 @@ import numpy as np
 from mlx2onnx.builder import Builder, DataType, Value
 from mlx2onnx.primitives import activations
 from mlx2onnx.primitives.complex import complex_of, complex_product, real_part
-from mlx2onnx.primitives.layouts import broadcast_op
+from mlx2onnx.primitives.layouts import broadcast_op, shifted_again
 from mlx2onnx.primitives.patterns import (
     divided,
     layer_norm,
     mean,
     scaled_again,
-    shifted_again,
     softmax,
     without_factor,
 )

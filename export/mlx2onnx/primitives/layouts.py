@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from mlx2onnx.builder import Builder, Value
-from mlx2onnx.primitives.patterns import made_by
+from mlx2onnx.primitives.patterns import MAX_FOLDED, constant_operand, made_by
 
 
 def broadcast_op(
@@ -63,6 +63,20 @@ def _turned(g: Builder, value: Value, perm: Sequence[int]) -> Value | None:
         shape = shape[1:]
     name, key = local_name(g, value, "constant"), ("turned", value, tuple(order))
     return g.initializer(name, lambda: padded.transpose(order).reshape(shape), key)
+
+
+def shifted_again(g: Builder, a: Value, b: Value) -> Value | None:
+    """(x - mean) · scale + bias of constants, which is what a BatchNorm is."""
+    for scaled, bias in ((a, b), (b, a)):
+        centered, scale = constant_operand(g, scaled, "Mul")
+        x, shift = constant_operand(g, centered, "Sub")
+        constant = g.constant_value(bias)
+        if scale is None or shift is None or constant is None or shift.size == 1:
+            continue
+        if made_by(centered, "Sub").inputs[0] is x and scale.size < MAX_FOLDED:
+            product = g.op("Mul", x, g.constant(scale))
+            return broadcast_op(g, "Add", product, g.constant(constant - shift * scale))
+    return None
 
 
 def with_bias(g: Builder, op_type: str, operands: Sequence[Value]) -> Value | None:

@@ -70,34 +70,14 @@ def without_factor(g: Builder, a: Value, b: Value) -> Value | None:
 def scaled_again(g: Builder, a: Value, b: Value) -> Value | None:
     """(x · c) · d of constants."""
     for scaled, factor in ((a, b), (b, a)):
-        x, first = _constant_operand(g, scaled, "Mul")
+        x, first = constant_operand(g, scaled, "Mul")
         second = g.constant_value(factor)
         if first is not None and second is not None and first.size + second.size < MAX_FOLDED:
             return g.op("Mul", x, g.constant(first * second))
     return None
 
 
-def shifted_again(g: Builder, a: Value, b: Value) -> Value | None:
-    """(x - mean) · scale + bias of constants, which is what a BatchNorm is."""
-    for scaled, bias in ((a, b), (b, a)):
-        centered, scale = _constant_operand(g, scaled, "Mul")
-        x, shift = _constant_operand(g, centered, "Sub")
-        constant = g.constant_value(bias)
-        if scale is None or shift is None or constant is None or shift.size == 1:
-            continue
-        if made_by(centered, "Sub").inputs[0] is x and scale.size < MAX_FOLDED:
-            product = g.op("Mul", x, g.constant(scale))
-            return broadcast_add(g, product, g.constant(constant - shift * scale))
-    return None
-
-
-def broadcast_add(g: Builder, a: Value, b: Value) -> Value:
-    from mlx2onnx.primitives.layouts import broadcast_op
-
-    return broadcast_op(g, "Add", a, b)
-
-
-def _constant_operand(g: Builder, value: Value, op_type: str) -> tuple[Any, np.ndarray | None]:
+def constant_operand(g: Builder, value: Value, op_type: str) -> tuple[Any, np.ndarray | None]:
     """(x, constant) of a node of two operands."""
     node = made_by(value, op_type)
     if node is not None:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx2onnx.builder import Builder, DataType, Value
 from mlx2onnx.primitives.patterns import made_by, reduced_axes
-from mlx2onnx.primitives.registry import Unsupported, primitive
+from mlx2onnx.primitives.registry import primitive
 from mlx2onnx.sizes import Int, Size
 
 LAST = np.iinfo(np.int64).max
@@ -20,9 +20,9 @@ RESHAPES = ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")
 
 @primitive(*RESHAPES)
 def reshape(g: Builder, event: Any, x: Value) -> Value:
-    if event.outputs[0].dtype == mx.complex64:
-        raise Unsupported("ONNX computes with complex numbers in DFT only")
     array, target = event.inputs[0], event.shape
+    if array.dtype == mx.complex64:  # the last axis holds both parts of a number
+        return reshaped(g, event, x, (*array.shape, 2), (*target, 2))
     if (direct := _reduce_without_keeping(g, event, x)) is not None:
         return direct
     if (product := event.context.maker(array)) is not None and product.name in PRODUCTS:
@@ -112,7 +112,10 @@ def _before_transpose(x: Value, axes: list[int]) -> tuple[Value, list[int]]:
 
 @primitive("Transpose")
 def transpose(g: Builder, event: Any, x: Value) -> Value:
-    return transposed(g, x, list(event.arguments[0]))
+    perm = list(event.arguments[0])
+    if event.inputs[0].dtype == mx.complex64:
+        perm.append(len(perm))
+    return transposed(g, x, perm)
 
 
 def transposed(g: Builder, x: Value, perm: Sequence[int]) -> Value:
