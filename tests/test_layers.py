@@ -69,6 +69,8 @@ def test_gradients_are_finite(case: Case):
         return sum(mx.mean(mx.square(y.astype(mx.float32))) for y in outputs)
 
     parameters, values = model.trainable_parameters(), [arrays[k] for k in floats]
+    if not leaves((parameters, values)):
+        return  # nothing in integers to differentiate
     gradients = mx.grad(loss, argnums=(0, 1))(parameters, values)
     assert [g.shape for g in leaves(gradients)] == [w.shape for w in leaves((parameters, values))]
     assert all(mx.all(mx.isfinite(g)).item() for g in leaves(gradients))

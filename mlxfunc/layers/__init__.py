@@ -1,6 +1,8 @@
 """Every layer, and `Input`."""
 
 from ..layer import LAYERS, Input, InputLayer, InputSpec, Layer
+from .activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
+from .attention import AdditiveAttention, Attention
 from .cells import GRUCell, LSTMCell, SimpleRNNCell, StackedRNNCells
 from .conv_lstm import ConvLSTM2D
 from .convolution import (
@@ -16,6 +18,7 @@ from .convolution import (
     SeparableConv2D,
 )
 from .core import Activation, Dense, Embedding, Identity, Lambda, Masking, MLXLayer
+from .einsum import EinsumDense
 from .merging import (
     Add,
     Average,
@@ -34,6 +37,7 @@ from .merging import (
     multiply,
     subtract,
 )
+from .multi_head import MultiHeadAttention
 from .normalization import (
     BatchNormalization,
     GroupNormalization,
@@ -67,6 +71,7 @@ from .pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from .preprocessing import Normalization, Rescaling
 from .recurrent import GRU, LSTM, RNN, SimpleRNN
 from .regularization import (
     ActivityRegularization,

@@ -60,6 +60,10 @@ class Conv(Windowed, KernelLayer):
 
 def correlate(layer: Windowed, x: mx.array, weight: mx.array, groups: int) -> mx.array:
     """x ⋆ weight with the layer's strides, dilation and padding."""
+    if groups > 1 and layer.rank == 3:
+        # MLX convolves in groups over one or two axes only.
+        parts = zip(mx.split(x, groups, axis=-1), mx.split(weight, groups, axis=0), strict=True)
+        return mx.concatenate([correlate(layer, a, w, 1) for a, w in parts], axis=-1)
     before, after = zip(*layer.pads(x.shape), strict=True)
     return mx.conv_general(
         x,
@@ -143,14 +147,19 @@ class ConvTranspose(Windowed, KernelLayer):
         return before, after
 
     def call(self, inputs: mx.array) -> mx.array:
+        before, after = self.transposed_pads()
+        # Zeros beyond the kernel's reach only make zeros; MLX's gradient does not expect them.
+        beyond = [max(a - (k - 1), 0) for a, k in zip(after, self.extents, strict=True)]
         y = mx.conv_general(
             inputs,
             self.weight,
-            padding=self.transposed_pads(),
+            padding=(before, [a - b for a, b in zip(after, beyond, strict=True)]),
             kernel_dilation=self.dilation_rate,
             input_dilation=self.strides,
             flip=True,
         )
+        if any(beyond):
+            y = mx.pad(y, [(0, 0), *((0, b) for b in beyond), (0, 0)])
         return self.finish(y)
 
 
