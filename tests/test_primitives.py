@@ -5,8 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx2onnx.trace import UnsupportedPrimitives
 
-from tracing import compare
+from tracing import compare, export
 
 B = "batch"
 SIZES = ({B: 1, "time": 3}, {B: 2, "time": 1}, {B: 5, "time": 9})
@@ -322,3 +323,22 @@ def arguments(row):
 def test_primitive(fn, inputs, tolerance, sizes):
     """The exported function gives MLX's numbers at sizes it was not traced at."""
     compare(fn, inputs, sizes, tolerance)
+
+
+NEEDS_OPSET_18 = {
+    "bitwise_and int", "bitwise_or int", "bitwise_xor int", "rows at maximum", "rows at minimum",
+    "columns at maximum",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [17, 18, 21, 26])
+def test_opsets(opset):
+    """Every row, at opsets where operators changed; what is too old for one says so."""
+    for row in map(arguments, ROWS):
+        fn, inputs, tolerance, sizes = row.values
+        if opset < 18 and row.id in NEEDS_OPSET_18:
+            with pytest.raises(UnsupportedPrimitives, match="opset 18"):
+                export(fn, inputs, opset)
+        else:
+            compare(fn, inputs, sizes, tolerance, opset)

@@ -9,9 +9,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx2onnx import trace
+from mlx.utils import tree_flatten
 from mlx2onnx.builder import Builder
 
-from tracing import compare, export, session
+from tracing import compare, export, sample, session
 
 B, T = "batch", "time"
 POINTS = ({B: 1, T: 4, "height": 8, "width": 9}, {B: 3, T: 7, "height": 13, "width": 12})
@@ -121,6 +122,7 @@ MORE_LAYERS = {
     "Upsample nearest fraction": (lambda: nn.Upsample(1.5), [(B, 4, 6, 4)]),
     "Upsample linear": (lambda: nn.Upsample(2, "linear"), [(B, 5, 6, 4)], 5e-6),
     "Upsample cubic": (lambda: nn.Upsample(2, "cubic"), [(B, 5, 6, 4)], 5e-6),
+    "ResNet": (lambda: ResNet(), IMAGE, 1e-5),
     "Llama": (lambda: Llama(), [((B, T), "int32")], 2e-5),
     "Convolutional net": (lambda: nn.Sequential(
         nn.Conv2d(4, 8, 3), nn.BatchNorm(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, 2),
@@ -160,6 +162,26 @@ class Llama(nn.Module):
         y = self.after(x)
         x = x + self.down(nn.silu(self.gate(y)) * self.up(y))
         return self.embed.as_linear(x)
+
+
+class ResNet(nn.Module):
+    """Two residual blocks, the second with a stride and a projection."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c, self.d = nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1)
+        self.side = nn.Conv2d(8, 16, 1, 2)
+        self.norms = [nn.BatchNorm(c) for c in (8, 8, 16, 16)]
+        self.head = nn.Linear(16, 3)
+
+    def __call__(self, x):
+        x = nn.relu(self.stem(x))
+        y = self.norms[1](self.b(nn.leaky_relu(self.norms[0](self.a(x)))))
+        x = nn.relu(x + y)
+        y = self.norms[3](self.d(nn.silu(self.norms[2](self.c(x)))))
+        return self.head(nn.relu(self.side(x) + y).mean(axis=(1, 2)))
 
 
 class Attended(nn.Module):
@@ -511,6 +533,9 @@ def test_weights_that_were_never_evaluated():
         (lambda: nn.Linear(8, 5), SEQUENCE, ["MatMul", "Add"]),
         (lambda: nn.LayerNorm(8), SEQUENCE, ["LayerNormalization"]),
         (nn.GELU, ROWS, ["Gelu"]),
+        (ResNet, IMAGE,
+         ["Transpose", "Conv", "Relu", "Conv", "LeakyRelu", "Conv", "Add", "Relu", "Conv", "Conv",
+          "Sigmoid", "Mul", "Conv", "Add", "Relu", "ReduceMean", "Gemm"]),
         (lambda: nn.Sequential(
             nn.Conv2d(4, 8, 3), nn.BatchNorm(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3)),
          [(B, 14, 14, 4)], ["Transpose", "Conv", "Relu", "MaxPool", "Conv", "Transpose"]),
@@ -589,3 +614,20 @@ def test_opsets(opset):
     for make, inputs, tolerance, points in (row.values for row in layer_rows()):
         mx.random.seed(3)
         compare(make(), inputs, points, tolerance, opset)
+
+
+@pytest.mark.slow
+def test_float16():
+    """Weights and computation in half precision stay near float32."""
+    for make, inputs, _, points in (row.values for row in layer_rows()):
+        mx.random.seed(3)
+        layer = make()
+        arrays = [sample(entry, points[0], i) for i, entry in enumerate(inputs)]
+        layer.eval() if isinstance(layer, nn.Module) else None
+        expected = [np.asarray(v) for _, v in tree_flatten(layer(*arrays))]
+        runner = session(export(layer, inputs, dtype="float16"))
+        feeds = {i.name: np.asarray(a) for i, a in zip(runner.get_inputs(), arrays, strict=True)}
+        halves = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in feeds.items()}
+        for found, wanted in zip(runner.run(None, halves), expected, strict=True):
+            assert found.dtype == np.float16
+            np.testing.assert_allclose(found.astype(np.float32), wanted, rtol=2e-2, atol=2e-2)

@@ -11,7 +11,7 @@ import numpy as np
 from mlx2onnx import sizes
 from mlx2onnx.builder import Builder, Value, to_numpy
 from mlx2onnx.primitives import RULES, Unsupported
-from mlx2onnx.recording import Array, Differs, Dim, Primitive, Recording
+from mlx2onnx.recording import Array, Differs, Dim, Primitive, Recording, address
 from mlx2onnx.sizes import Int, Size
 
 RULES_FOLDER = "export/mlx2onnx/primitives"
@@ -78,7 +78,7 @@ class Lowering:
         self.recording = recording
         self.sources = {name: (values[i], axis) for name, (i, axis) in sources.items()}
         self.makers = {a.name: p for p in recording.primitives for a in p.outputs}
-        self.weights = {_address(w): name for name, w in weights.items() if w.size}
+        self.weights = {address(w): name for name, w in weights.items() if w.size}
         self.values: dict[str, Value] = {}
         self.actual: dict[str, tuple[Int, ...]] = {}
         self.expanded: dict[str, Value] = {}
@@ -184,11 +184,11 @@ class Lowering:
 
     def stored(self, array: mx.array) -> Value:
         """A constant as an initializer: a weight under its name, or an unnamed one."""
-        known = self.weights.get(_address(array))
+        known = self.weights.get(address(array))
         if known is None and array.size <= _LARGE:
             return self.g.constant(to_numpy(array), storage(array.dtype))
         self.g.keep(array)
-        key = ("array", _address(array))
+        key = ("array", address(array))
         content = array.astype(storage(array.dtype)) if array.dtype in _WIDER else array
         return self.g.initializer(known or "constant", content, key)
 
@@ -311,11 +311,3 @@ class Event:
 def _stored_shape(array: Array, shape: tuple[Int, ...]) -> tuple[Int, ...]:
     """Complex numbers have a last axis of two real ones."""
     return (*shape, 2) if array.dtype == mx.complex64 else shape
-
-
-def _address(array: mx.array) -> tuple[Any, ...]:
-    """Tells arrays apart by where they are stored; two views of one buffer are the same array."""
-    if array.dtype == mx.bfloat16:
-        array = array.view(mx.uint16)
-    view = np.asarray(array)
-    return (view.ctypes.data, view.dtype.str, view.shape, view.strides)
