@@ -52,7 +52,7 @@ def to_onnx(
         input_names, output_names: in place of the model's own, in its order.
         verify: run the file in ONNX Runtime against MLX before it is written. A list: the batch
             sizes to try.
-        rtol, atol: |ONNX - MLX| <= atol + rtol·|MLX|; None: what the dtype allows.
+        rtol, atol: see `verify`; None: what the dtype allows.
         verbose: print what verification measured.
 
     Raises: UnsupportedLayers with every layer that has no ONNX form; VerificationError when the

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from mlx2onnx import trace
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.registry import Unsupported, find, find_mask
-from mlx2onnx.layout import Layout, Tensor, plain
+from mlx2onnx.layout import Layout, Tensor, plain, settle
+from mlx2onnx.pointwise import is_pointwise
 from mlxfunc.graph import Node, SymbolicTensor, as_dtype, infer, leaves
 from mlxfunc.layers import Layer
 
@@ -228,26 +230,62 @@ class Walk:
             training = bool(kwargs.get("training"))
             return layer.forward(args, kwargs, mask=mask, training=training)[0]
 
-        return self._plain_outputs(self._trace(layer, run, (args, kwargs, mask)), specs)
+        given = (args, kwargs, mask)
+        layout = self._kept_layout(layer, run, given, specs)
+        values = self._trace(layer, run, given, layout)
+        return [
+            Tensor(self.g, value, spec.shape, layout, dtype=spec.dtype)
+            for value, spec in zip(values, specs, strict=True)
+        ]
 
-    def _trace(self, layer: Any, run: Callable[..., Any], given: tuple) -> list[Value]:
-        """`run(*given)` with an array for each Tensor; the layer's state stays as it was."""
+    def _kept_layout(self, layer: Any, run: Callable, given: tuple, specs: list) -> Layout | None:
+        """The layout of the inputs, if it is another one that the layer's function leaves alone."""
         tensors = [leaf for leaf in leaves(given) if is_tensor(leaf)]
+        if not tensors or any(t.shape != tensors[0].shape for t in [*tensors, *specs]):
+            return None
+        layout = settle(tensors).layout.unordered()
+        if layout == plain(tensors[0].rank) or any(t.dtype != mx.float32 for t in tensors):
+            return None
+        function = self._flat(run, given)
+        with self._state_kept(layer):
+            kept = is_pointwise(function, tensors[0].shape, len(tensors), layout)
+        return layout if kept else None
+
+    def _flat(self, run: Callable[..., Any], given: tuple) -> Callable[..., Any]:
+        """`run(*given)` as a function of arrays, one for each Tensor."""
 
         def flat(*arrays: mx.array) -> Any:
             remaining = iter(arrays)
             return run(*tree_map(lambda v: next(remaining) if is_tensor(v) else v, given))
 
-        state = dict(tree_flatten(layer.parameters()))
-        values, specs = [t.plain for t in tensors], [(t.shape, t.dtype) for t in tensors]
+        return flat
+
+    @contextmanager
+    def _state_kept(self, layer: Any) -> Iterator[dict[str, mx.array]]:
+        """A layer's arrays, which are put back afterwards."""
+        state = tree_flatten(layer.parameters())
         try:
-            return trace.lower(self.g, flat, values, specs, weights=state)
-        except trace.UnsupportedPrimitives:
-            raise
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise Unsupported(f"cannot be traced: {error}") from error
+            yield dict(state)
         finally:
-            layer.update(tree_unflatten(list(state.items())))
+            layer.update(tree_unflatten(state))
+
+    def _trace(
+        self, layer: Any, run: Callable[..., Any], given: tuple, layout: Layout | None = None
+    ) -> list[Value]:
+        """`run(*given)` traced, on values in `layout`; None is the plain one."""
+        values, specs = [], []
+        for tensor in leaves(given):
+            if is_tensor(tensor):
+                stored = layout or plain(tensor.rank)
+                values.append(tensor.to(stored))
+                specs.append((tuple(tensor.shape[axis] for axis in stored.perm), tensor.dtype))
+        with self._state_kept(layer) as weights:
+            try:
+                return trace.lower(self.g, self._flat(run, given), values, specs, weights=weights)
+            except trace.UnsupportedPrimitives:
+                raise
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise Unsupported(f"cannot be traced: {error}") from error
 
     def _masks(self, layer: Any, inputs: Any, mask: Any, wanted: Sequence[Any]) -> Masks:
         """The masks of the outputs that have one; they are made when something asks for them."""

@@ -69,6 +69,13 @@ def ordered(indices: np.ndarray) -> bytes | None:
     return None if (np.diff(indices) == 1).all() else indices.tobytes()
 
 
+def placed(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """A constant of an array's rank, with 1 for axes that it broadcasts along, as it is stored."""
+    if layout.indices is not None and array.shape[-1] != 1:
+        array = array[..., layout.indices]
+    return array.transpose(layout.perm)
+
+
 class Tensor:
     """A value of the walk: an MLX array's shape and dtype, and where ONNX has it.
 

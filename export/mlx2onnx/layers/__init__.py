@@ -2,11 +2,14 @@
 
 from mlx2onnx.layers import (
     activation,
+    attention,
     convolution,
     core,
+    einsum,
     merging,
     normalization,
     pooling,
+    preprocessing,
     recurrent,
     regularization,
     reshaping,
@@ -15,5 +18,6 @@ from mlx2onnx.layers import (
 from mlx2onnx.layers.registry import MASK_RULES, RULES, mask_rule, rule
 
 __all__ = ["MASK_RULES", "RULES", "mask_rule", "rule"]
-__all__ += ["activation", "convolution", "core", "merging", "normalization", "pooling"]
-__all__ += ["recurrent", "regularization", "reshaping", "wrappers"]
+__all__ += ["activation", "attention", "convolution", "core", "einsum", "merging"]
+__all__ += ["normalization", "pooling", "preprocessing", "recurrent", "regularization"]
+__all__ += ["reshaping", "wrappers"]

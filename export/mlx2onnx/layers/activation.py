@@ -10,7 +10,9 @@ from mlxfunc import activations as act
 from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.registry import rule
-from mlx2onnx.layout import Layout, Tensor
+from mlx2onnx.layers.weights import weight
+from mlx2onnx.layout import Layout, Tensor, placed, plain
+from mlx2onnx.pointwise import is_pointwise
 
 # Elementwise: what one operator computes, its attributes, the opset that brought it.
 OPERATORS: dict[Callable, tuple[str, dict[str, Any], int]] = {
@@ -46,9 +48,6 @@ COMPOSED: dict[Callable, Callable[[Builder, Value], Value]] = {
 # Along the last axis, whatever the order of elements on it.
 ALONG_FEATURES: dict[Callable, str] = {act.softmax: "Softmax", act.log_softmax: "LogSoftmax"}
 
-# Elementwise functions that are traced, in the layout that their input is in.
-TRACED = {act.squareplus, act.sparse_plus}
-
 
 def activate(g: Builder, function: Callable[..., Any], x: Tensor) -> Tensor:
     """`function`, an activation or any function of one array, of `x`."""
@@ -61,9 +60,9 @@ def activate(g: Builder, function: Callable[..., Any], x: Tensor) -> Tensor:
     if function in ALONG_FEATURES:
         operator = ALONG_FEATURES[function]
         return x.map(lambda value, layout: g.op(operator, value, axis=layout.axis(-1)))
-    if known is not None or function in TRACED:
+    if known is not None or is_pointwise(function, x.shape, 1, x.layout):
         return x.map(lambda value, layout: _trace(g, function, value, x, layout))
-    made = _trace(g, function, x.plain, x, Layout(tuple(range(x.rank))))
+    made = _trace(g, function, x.plain, x, plain(x.rank))
     shape = tuple(d if isinstance(d, int) else None for d in made.shape or ())
     return Tensor(g, made, shape, dtype=x.dtype)
 
@@ -76,3 +75,43 @@ def _trace(g: Builder, function: Callable, value: Value, x: Tensor, layout: Layo
 @rule(layers.Activation)
 def activation(g: Builder, layer: Any, x: Tensor) -> Tensor:
     return activate(g, layer.activation, x)
+
+
+@rule(layers.ReLU)
+def relu(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    """max(x, 0) - slope · max(threshold - x, 0), cut at the largest value."""
+    slope, most, threshold = layer.negative_slope, layer.max_value, layer.threshold
+    if threshold or (slope and most is not None):
+        return activate(g, lambda v: act.relu(v, slope, most, threshold), x)
+    if slope:
+        return x.map(lambda value, layout: g.op("LeakyRelu", value, alpha=slope))
+    if most is not None:
+        return x.map(lambda value, layout: g.op("Clip", value, 0.0, float(most)))
+    return activate(g, act.relu, x)
+
+
+@rule(layers.LeakyReLU)
+def leaky_relu(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    return x.map(lambda value, layout: g.op("LeakyRelu", value, alpha=layer.negative_slope))
+
+
+@rule(layers.ELU)
+def elu(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    return x.map(lambda value, layout: g.op("Elu", value, alpha=layer.alpha))
+
+
+@rule(layers.PReLU)
+def prelu(g: Builder, layer: Any, x: Tensor) -> Tensor:
+    def apply(value: Value, layout: Layout) -> Value:
+        slope = weight(g, layer, "weight", layout, lambda a: placed(a[None], layout))
+        return g.op("PRelu", value, slope)
+
+    return x.map(apply)
+
+
+@rule(layers.Softmax)
+def softmax(g: Builder, layer: Any, x: Tensor, mask: Any = None) -> Tensor | None:
+    axes = (layer.axis,) if isinstance(layer.axis, int) else layer.axis
+    if mask is not None or len(axes) > 1:
+        return None
+    return x.map(lambda value, layout: g.op("Softmax", value, axis=layout.axis(axes[0])))

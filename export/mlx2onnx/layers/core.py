@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlxfunc import layers, ops
+from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.activation import activate
 from mlx2onnx.layers.registry import mask_rule, rule
@@ -127,38 +127,3 @@ def masking_mask(g: Builder, layer: Any, x: Tensor, mask: Any) -> Tensor:
         return g.op("Cast", _differs(g, layer, x), to=mx.bool_)
 
     return Tensor(g, None, x.shape[:-1], dtype=mx.bool_, make=make)
-
-
-ELEMENTWISE = {
-    "add": "Add",
-    "subtract": "Sub",
-    "multiply": "Mul",
-    "divide": "Div",
-    "abs": "Abs",
-    "negative": "Neg",
-    "exp": "Exp",
-    "sqrt": "Sqrt",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "maximum": "Max",
-    "minimum": "Min",
-}
-
-
-@rule(ops.Operation)
-def operation(g: Builder, layer: Any, *args: Any, **kwargs: Any) -> Tensor | None:
-    """Elementwise functions of equally shaped arrays and scalars stay in their input's layout."""
-    operator = ELEMENTWISE.get(layer.function)
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    same = all(
-        t.shape == tensors[0].shape and t.dtype == mx.float32 and None not in t.shape[1:]
-        for t in tensors
-    )
-    if operator is None or kwargs or not same or any(isinstance(a, mx.array) for a in args):
-        return None
-    x = tensors[0] if len(tensors) == 1 else max(tensors, key=lambda t: not t.deferred)
-
-    def apply(value: Value, layout: Layout) -> Value:
-        return g.op(operator, *(a.to(layout) if isinstance(a, Tensor) else float(a) for a in args))
-
-    return x.map(apply)

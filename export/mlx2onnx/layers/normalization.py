@@ -9,7 +9,7 @@ from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value, to_numpy
 from mlx2onnx.layers.registry import rule
 from mlx2onnx.layers.weights import derived, weight
-from mlx2onnx.layout import Layout, Tensor, channels_first, plain
+from mlx2onnx.layout import Layout, Tensor, channels_first, placed, plain
 
 
 def _axes(axis: Any, rank: int) -> list[int]:
@@ -54,14 +54,12 @@ def _scaled(g: Builder, layer: Any, value: Value, layout: Layout, axis: int) -> 
         made = -to_numpy(layer.running_mean) * factor()
         return made + to_numpy(layer.bias) if layer.center else made
 
-    rank, order = len(layout.perm), layout.indices if axis == len(layout.perm) - 1 else None
-    trailing = rank - 1 - layout.axis(axis)
+    shape = [-1 if a == axis else 1 for a in range(len(layout.perm))]
 
     def stored(array: np.ndarray) -> np.ndarray:
-        array = array if order is None else array[order]
-        return array.astype(np.float32).reshape(-1, *(1,) * trailing)
+        return placed(array.astype(np.float32).reshape(shape), layout)
 
-    form = (trailing, layout.order)
+    form = (axis, layout)
     value = g.op("Mul", value, derived(g, layer, "factor", form, lambda: stored(factor())))
     return g.op("Add", value, derived(g, layer, "shift", form, lambda: stored(shift())))
 
@@ -74,7 +72,7 @@ def layer_normalization(g: Builder, layer: Any, x: Tensor) -> Tensor | None:
     layout = x.layout.unordered()
     if not (layout.features_last and len(axes) == 1):
         layout = plain(x.rank)
-    shape = tuple(x.shape[axis] for axis in axes)
+    shape: Any = tuple(x.shape[axis] for axis in axes)
     scale = (
         weight(g, layer, "weight")
         if layer.scale
@@ -93,7 +91,7 @@ def group_normalization(g: Builder, layer: Any, x: Tensor) -> Tensor | None:
     if _axes(layer.axis, x.rank) != [x.rank - 1] or x.rank < 3:
         return None
     layout, size = channels_first(x.rank), x.shape[-1]
-    groups = size if layer.groups == -1 else layer.groups
+    groups: Any = size if layer.groups == -1 else layer.groups
     value = x.to(layout)
     ones = derived(g, layer, "ones", groups, lambda: np.ones(groups, np.float32))
     zeros = derived(g, layer, "zeros", groups, lambda: np.zeros(groups, np.float32))

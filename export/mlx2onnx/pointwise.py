@@ -1,0 +1,53 @@
+"""Functions that treat every element alike: they are the same in whatever layout an array is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx2onnx.layout import Layout, Shape
+from mlx2onnx.primitives import RULES
+from mlx2onnx.recording import Recording, record
+
+# Stand for dynamic sizes: odd, and no usual size of a kernel or of channels.
+SIZES = (11, 13, 17, 19, 23, 29, 31, 37)
+
+
+def is_pointwise(function: Callable[..., Any], shape: Shape, count: int, layout: Layout) -> bool:
+    """Whether a function of `count` equally shaped arrays may as well see them in `layout`.
+
+    It may when it is made of elementwise primitives and constants of one element, and does not
+    look at the shape: its trace is the same at the stored one.
+    """
+    dims = [d if isinstance(d, int) else SIZES[i % len(SIZES)] for i, d in enumerate(shape)]
+    stored = [dims[axis] for axis in layout.perm]
+    try:
+        traces = [record(function, [mx.zeros(s)] * count) for s in (dims, stored)]
+    except Exception:
+        return False
+    outlines = [_outline(found, tuple(s)) for found, s in zip(traces, (dims, stored), strict=True)]
+    return outlines[0] is not None and outlines[0] == outlines[1]
+
+
+def _outline(recording: Recording, shape: tuple[int, ...]) -> list[Any] | None:
+    """What a recording computes, its shape left out; None when it is not elementwise."""
+    arrays = [a for p in recording.primitives for a in (*p.inputs, *p.outputs)]
+    if any(a.shape not in ((), shape) for a in [*arrays, *recording.outputs]):
+        return None
+    steps: list[Any] = []
+    for primitive in recording.primitives:
+        rule = RULES.get(primitive.name)
+        if rule is None or not rule.elementwise:
+            return None
+        arguments = () if primitive.name == "Broadcast" else primitive.arguments
+        names = _names((*primitive.inputs, *primitive.outputs))
+        steps.append((primitive.name, arguments, names))
+    constants: Sequence[Any] = sorted(recording.constants.items())
+    if any(not isinstance(c, mx.array) or c.shape != () for _, c in constants):
+        return None
+    return [steps, [(n, c.dtype, c.item()) for n, c in constants], _names(recording.outputs)]
+
+
+def _names(arrays: Sequence[Any]) -> list[str]:
+    return [a.name for a in arrays]
