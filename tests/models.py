@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlxfunc as mf
 import mlx.core as mx
 import numpy as np
-from mlxfunc import layers, optimizers
+from mlxfunc import optimizers
 
-Dense, Dropout, LSTM = layers.Dense, layers.Dropout, layers.LSTM
+import architectures as arch
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Whole:
         batch: rows of a training step.
         steps: sizes of the dynamic dimensions in a training step, all equal.
         onnx: operators that the exported graph must hold, and how many of each.
+        padded: float and integer inputs end in zeros, row by row from another step on.
         large: minutes or gigabytes: in the slow set, and verified at batch 1.
     """
 
-    build: Callable[[], mf.Model]
+    build: Callable[..., mf.Model]
     loss: Any
     high: int = 10
     batch: int = 4
@@ -36,6 +38,7 @@ class Whole:
     optimizer: Any = "rmsprop"
     loss_weights: Any = None
     onnx: dict[str, int] | None = None
+    padded: bool = False
     large: bool = False
 
     def inputs(self, model: mf.Model, batch: int | None = None, seed: int = 0) -> dict[str, Any]:
@@ -49,6 +52,9 @@ class Whole:
                 arrays[name] = rng.integers(0, self.high, size=shape).astype(np.int32)
             else:
                 arrays[name] = rng.normal(size=shape).astype(np.float32)
+            if self.padded:
+                valid = np.arange(shape[1]) < rng.integers(1, shape[1] + 1, size=(first, 1))
+                arrays[name] *= valid.reshape(first, shape[1], *(1,) * (len(shape) - 2))
         return arrays
 
     def targets(self, model: mf.Model, batch: int | None = None) -> list[np.ndarray]:
@@ -77,277 +83,40 @@ def _target(rng: np.random.Generator, loss: str, shape: tuple[int, ...]) -> np.n
     return classes.astype(np.int32)
 
 
-def mlp() -> mf.Model:
-    x = mf.Input((784,))
-    h = Dense(64, activation="relu")(Dense(64, activation="relu")(x))
-    return mf.Model(x, Dense(10, activation="softmax")(h))
-
-
-def mlp_sequential() -> mf.Model:
-    return mf.Sequential(
-        [
-            Dense(64, activation="relu", input_shape=(784,)),
-            Dense(64, activation="relu"),
-            Dense(10, activation="softmax"),
-        ]
-    )
-
-
-def dropout_mlp(units: int, activation: str) -> mf.Model:
-    model = mf.Sequential()
-    model.add(Dense(64, activation="relu", input_dim=20))
-    model.add(Dropout(0.5))
-    model.add(Dense(64, activation="relu"))
-    model.add(Dropout(0.5))
-    model.add(Dense(units, activation=activation))
-    return model
-
-
-def convolve(x: Any, *filters: int) -> Any:
-    """3x3 convolutions, then a 2x2 maximum."""
-    for count in filters:
-        x = layers.Conv2D(count, 3, activation="relu")(x)
-    return layers.MaxPooling2D(2)(x)
-
-
-def vgg_like() -> mf.Model:
-    image = mf.Input((100, 100, 3))
-    x = Dropout(0.25)(convolve(image, 32, 32))
-    x = Dropout(0.25)(convolve(x, 64, 64))
-    x = Dropout(0.5)(Dense(256, activation="relu")(layers.Flatten()(x)))
-    return mf.Model(image, Dense(10, activation="softmax")(x))
-
-
-def text_binary() -> mf.Model:
-    return mf.Sequential(
-        [
-            mf.Input((None,), dtype="int32"),
-            layers.Embedding(1000, 128),
-            LSTM(128),
-            Dropout(0.5),
-            Dense(1, activation="sigmoid"),
-        ]
-    )
-
-
-def conv1d_stack() -> mf.Model:
-    return mf.Sequential(
-        [
-            layers.Conv1D(64, 3, activation="relu", input_shape=(100, 8)),
-            layers.Conv1D(64, 3, activation="relu"),
-            layers.MaxPooling1D(3),
-            layers.Conv1D(128, 3, activation="relu"),
-            layers.Conv1D(128, 3, activation="relu"),
-            layers.GlobalAveragePooling1D(),
-            Dropout(0.5),
-            Dense(1, activation="sigmoid"),
-        ]
-    )
-
-
-def time_distributed_model() -> mf.Model:
-    frames = mf.Input((20, 784))
-    return mf.Model(frames, layers.TimeDistributed(mlp())(frames))
-
-
-def model_as_layer() -> mf.Model:
-    x = mf.Input((784,))
-    return mf.Model(x, mlp()(x))
-
-
-def question_answering() -> mf.Model:
-    text = mf.Input((None,), dtype="int32", name="text")
-    question = mf.Input((None,), dtype="int32", name="question")
-    encoded_text = LSTM(32)(layers.Embedding(10000, 64)(text))
-    encoded_question = LSTM(32)(layers.Embedding(10000, 32)(question))
-    joined = layers.concatenate([encoded_text, encoded_question], axis=-1)
-    return mf.Model([text, question], Dense(500, activation="softmax")(joined))
-
-
-def headline() -> mf.Model:
-    words = mf.Input((100,), dtype="int32", name="main_input")
-    encoded = LSTM(32)(layers.Embedding(10000, 512)(words))
-    auxiliary = Dense(1, activation="sigmoid", name="aux_output")(encoded)
-    extra = mf.Input((5,), name="aux_input")
-    x = layers.concatenate([encoded, extra])
-    for _ in range(3):
-        x = Dense(64, activation="relu")(x)
-    main = Dense(1, activation="sigmoid", name="main_output")(x)
-    return mf.Model([words, extra], [main, auxiliary])
-
-
-def siamese_tweets() -> mf.Model:
-    a, b = mf.Input((280, 256), name="tweet_a"), mf.Input((280, 256), name="tweet_b")
-    shared = LSTM(64, name="shared")
-    joined = layers.concatenate([shared(a), shared(b)], axis=-1)
-    return mf.Model([a, b], Dense(1, activation="sigmoid")(joined))
-
-
-def autoencoder() -> mf.Model:
-    image = mf.Input((28, 28, 1), name="image")
-    x = layers.Conv2D(16, 3, activation="relu")(image)
-    x = layers.Conv2D(32, 3, activation="relu")(x)
-    x = layers.MaxPooling2D(3)(x)
-    x = layers.Conv2D(32, 3, activation="relu")(x)
-    x = layers.Conv2D(16, 3, activation="relu")(x)
-    encoder = mf.Model(image, layers.GlobalMaxPooling2D()(x), name="encoder")
-    code = mf.Input((16,), name="code")
-    x = layers.Reshape((4, 4, 1))(code)
-    x = layers.Conv2DTranspose(16, 3, activation="relu")(x)
-    x = layers.Conv2DTranspose(32, 3, activation="relu")(x)
-    x = layers.UpSampling2D(3)(x)
-    x = layers.Conv2DTranspose(16, 3, activation="relu")(x)
-    decoder = mf.Model(code, layers.Conv2DTranspose(1, 3, activation="relu")(x), name="decoder")
-    whole = mf.Input((28, 28, 1), name="img")
-    return mf.Model(whole, decoder(encoder(whole)), name="autoencoder")
-
-
-def inception_block() -> mf.Model:
-    def conv(x: Any, size: int) -> Any:
-        return layers.Conv2D(64, size, padding="same", activation="relu")(x)
-
-    image = mf.Input((32, 32, 3))
-    pooled = layers.MaxPooling2D(3, strides=1, padding="same")(image)
-    towers = [conv(conv(image, 1), 3), conv(conv(image, 1), 5), conv(pooled, 1)]
-    return mf.Model(image, layers.concatenate(towers, axis=-1))
-
-
-def residual_block() -> mf.Model:
-    image = mf.Input((32, 32, 3))
-    return mf.Model(image, layers.add([image, layers.Conv2D(3, 3, padding="same")(image)]))
-
-
-def small_resnet() -> mf.Model:
-    def residual(x: Any) -> Any:
-        y = layers.Conv2D(64, 3, activation="relu", padding="same")(x)
-        y = layers.Conv2D(64, 3, activation="relu", padding="same")(y)
-        return layers.add([y, x])
-
-    image = mf.Input((32, 32, 3))
-    x = layers.Conv2D(32, 3, activation="relu")(image)
-    x = layers.Conv2D(64, 3, activation="relu")(x)
-    x = residual(residual(layers.MaxPooling2D(3)(x)))
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3, activation="relu")(x))
-    x = Dropout(0.5)(Dense(256, activation="relu")(x))
-    return mf.Model(image, Dense(10)(x))
-
-
-def two_digits() -> mf.Model:
-    digit = mf.Input((27, 27, 1))
-    x = layers.Conv2D(64, 3)(layers.Conv2D(64, 3)(digit))
-    x = layers.Flatten()(layers.MaxPooling2D(2)(x))
-    vision = mf.Model(digit, x, name="vision")
-    a, b = mf.Input((27, 27, 1), name="digit_a"), mf.Input((27, 27, 1), name="digit_b")
-    joined = layers.concatenate([vision(a), vision(b)])
-    return mf.Model([a, b], Dense(1, activation="sigmoid")(joined))
-
-
-def vision_model() -> mf.Model:
-    model = mf.Sequential(name="vision")
-    model.add(layers.Conv2D(64, 3, activation="relu", padding="same", input_shape=(224, 224, 3)))
-    model.add(layers.Conv2D(64, 3, activation="relu"))
-    model.add(layers.MaxPooling2D(2))
-    for filters, count in ((128, 2), (256, 3)):
-        for k in range(count):
-            padding = "valid" if k else "same"
-            model.add(layers.Conv2D(filters, 3, activation="relu", padding=padding))
-        model.add(layers.MaxPooling2D(2))
-    model.add(layers.Flatten())
-    return model
-
-
-def question_encoder() -> mf.Model:
-    question = mf.Input((100,), dtype="int32", name="question")
-    encoded = LSTM(256)(layers.Embedding(10000, 256)(question))
-    return mf.Model(question, encoded, name="question_encoder")
-
-
-def visual_question_answering() -> mf.Model:
-    image, encoder = mf.Input((224, 224, 3), name="image"), question_encoder()
-    joined = layers.concatenate([encoder.output, vision_model()(image)])
-    return mf.Model([image, encoder.input], Dense(1000, activation="softmax")(joined))
-
-
-def video_question_answering() -> mf.Model:
-    video = mf.Input((100, 224, 224, 3), name="video")
-    encoded = LSTM(256)(layers.TimeDistributed(vision_model())(video))
-    question = mf.Input((100,), dtype="int32", name="video_question")
-    joined = layers.concatenate([encoded, question_encoder()(question)])
-    return mf.Model([video, question], Dense(1000, activation="softmax")(joined))
-
-
-def stateful_lstm() -> mf.Model:
-    x = mf.Input((10, 8), batch_size=4)
-    h = LSTM(32, return_sequences=True, stateful=True)(x)
-    return mf.Model(x, Dense(10, activation="softmax")(LSTM(32, stateful=True)(h)))
-
-
-def tagger(kind: Any) -> mf.Model:
-    words = mf.Input((None,), dtype="int32", name="words")
-    x = layers.Embedding(1000, 32, mask_zero=True)(words)
-    x = layers.Bidirectional(kind(24, return_sequences=True))(x)
-    return mf.Model(words, Dense(9, activation="softmax")(x))
-
-
-def encoder_decoder() -> mf.Model:
-    source = mf.Input((None,), dtype="int32", name="source")
-    target = mf.Input((None,), dtype="int32", name="target")
-    _, h, c = LSTM(32, return_state=True)(layers.Embedding(500, 32)(source))
-    decoded = LSTM(32, return_sequences=True)(
-        layers.Embedding(500, 32)(target), initial_state=[h, c]
-    )
-    return mf.Model([source, target], Dense(500, activation="softmax")(decoded))
-
-
-def transformer_block() -> mf.Model:
-    x = mf.Input(("time", 64), name="x")
-    attended = layers.MultiHeadAttention(4, 16)(x, x)
-    a = layers.LayerNormalization(epsilon=1e-6)(layers.add([x, Dropout(0.1)(attended)]))
-    hidden = Dense(64)(Dense(256, activation="relu")(a))
-    return mf.Model(x, layers.LayerNormalization(epsilon=1e-6)(layers.add([a, hidden])))
-
-
-def masked_sequences() -> mf.Model:
-    x = mf.Input((None, 8), name="steps")
-    y = LSTM(24, return_sequences=True)(layers.Masking(0.0)(x))
-    y = layers.GRU(16)(y)
-    return mf.Model(x, Dense(1, activation="sigmoid")(y))
-
-
 BINARY, SPARSE = "binary_crossentropy", "sparse_categorical_crossentropy"
 CLASSES = "categorical_crossentropy"
 SGD = {"learning_rate": 0.01, "decay": 1e-6, "momentum": 0.9, "nesterov": True}
 
 MODELS: dict[str, Whole] = {
-    "mlp": Whole(mlp, CLASSES),
-    "mlp-sequential": Whole(mlp_sequential, CLASSES),
+    "mlp": Whole(arch.mlp, CLASSES),
+    "mlp-sequential": Whole(arch.mlp_sequential, CLASSES),
     "dropout-mlp": Whole(
-        lambda: dropout_mlp(10, "softmax"), CLASSES, optimizer=lambda: optimizers.SGD(**SGD)
+        partial(arch.dropout_mlp, 10, "softmax"), CLASSES, optimizer=lambda: optimizers.SGD(**SGD)
     ),
-    "dropout-mlp-binary": Whole(lambda: dropout_mlp(1, "sigmoid"), BINARY),
-    "vgg-like": Whole(vgg_like, CLASSES, batch=2),
-    "text-binary": Whole(text_binary, BINARY, high=1000),
-    "conv1d-stack": Whole(conv1d_stack, BINARY),
-    "model-as-layer": Whole(model_as_layer, CLASSES),
-    "time-distributed-model": Whole(time_distributed_model, SPARSE),
-    "question-answering": Whole(question_answering, CLASSES, high=10000),
-    "headline": Whole(headline, [BINARY, BINARY], high=10000, loss_weights=[1.0, 0.2]),
-    "siamese-tweets": Whole(siamese_tweets, BINARY, batch=2),
-    "autoencoder": Whole(autoencoder, "mse"),
-    "inception-block": Whole(inception_block, "mse", batch=2),
-    "residual-block": Whole(residual_block, "mse"),
-    "small-resnet": Whole(small_resnet, "mse", batch=2),
-    "two-digits": Whole(two_digits, BINARY),
+    "dropout-mlp-binary": Whole(partial(arch.dropout_mlp, 1, "sigmoid"), BINARY),
+    "vgg-like": Whole(arch.vgg_like, CLASSES, batch=2),
+    "text-binary": Whole(arch.text_binary, BINARY, high=1000),
+    "conv1d-stack": Whole(arch.conv1d_stack, BINARY),
+    "model-as-layer": Whole(arch.model_as_layer, CLASSES),
+    "time-distributed-model": Whole(arch.time_distributed_model, SPARSE),
+    "question-answering": Whole(arch.question_answering, CLASSES, high=10000),
+    "headline": Whole(arch.headline, [BINARY, BINARY], high=10000, loss_weights=[1.0, 0.2]),
+    "siamese-tweets": Whole(arch.siamese_tweets, BINARY, batch=2),
+    "autoencoder": Whole(arch.autoencoder, "mse"),
+    "inception-block": Whole(arch.inception_block, "mse", batch=2),
+    "residual-block": Whole(arch.residual_block, "mse"),
+    "small-resnet": Whole(arch.small_resnet, "mse", batch=2),
+    "two-digits": Whole(arch.two_digits, BINARY),
     "visual-question-answering": Whole(
-        visual_question_answering, CLASSES, high=10000, batch=1, large=True
+        arch.visual_question_answering, CLASSES, high=10000, batch=1, large=True
     ),
     "video-question-answering": Whole(
-        video_question_answering, CLASSES, high=10000, batch=1, large=True
+        arch.video_question_answering, CLASSES, high=10000, batch=1, large=True
     ),
-    "stateful-lstm": Whole(stateful_lstm, CLASSES),
-    "tagger-gru": Whole(lambda: tagger(layers.GRU), SPARSE, high=1000),
-    "tagger-lstm": Whole(lambda: tagger(layers.LSTM), SPARSE, high=1000),
-    "encoder-decoder": Whole(encoder_decoder, SPARSE, high=500),
-    "transformer-block": Whole(transformer_block, "mse"),
-    "masked-sequences": Whole(masked_sequences, BINARY),
+    "stateful-lstm": Whole(arch.stateful_lstm, CLASSES),
+    "tagger-gru": Whole(partial(arch.tagger, "GRU"), SPARSE, high=1000, padded=True),
+    "tagger-lstm": Whole(partial(arch.tagger, "LSTM"), SPARSE, high=1000, padded=True),
+    "encoder-decoder": Whole(arch.encoder_decoder, SPARSE, high=500),
+    "transformer-block": Whole(arch.transformer_block, "mse"),
+    "masked-sequences": Whole(arch.masked_sequences, BINARY, padded=True),
 }
