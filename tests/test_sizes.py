@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 COEFFICIENT = st.integers(-5, 5)
 
 
-@given(COEFFICIENT, COEFFICIENT, COEFFICIENT, COEFFICIENT, st.sampled_from(sizes.LARGER))
-def test_multilinear_sizes_are_found(a, b, c, d, scale):
+@given(COEFFICIENT, COEFFICIENT, COEFFICIENT, COEFFICIENT, st.sampled_from(sizes.STARTS))
+def test_multilinear_sizes_are_found(a, b, c, d, start):
     """a · n · t + b · n + c · t + d, whatever the coefficients, is told apart."""
-    points = sizes.probes(["n", "t"], scale)
+    points = sizes.probes(["n", "t"], start)
     values = [a * p["n"] * p["t"] + b * p["n"] + c * p["t"] + d for p in points]
     found = sizes.unify(values, points)
     if isinstance(found, int):

@@ -118,7 +118,7 @@ def record_at_all_sizes(
     `fn` refuses (smaller than a kernel) are tried larger. Returns the recording and, for each
     dynamic dimension, an input and axis that has it.
 
-    Raises: SizeDependent; what `fn` raises at every size.
+    Raises: SizeDependent; what `fn` raised first, when it fails at every size.
     """
     error: Exception | None = None
     for named in dict.fromkeys((_name(specs, True), _name(specs, False))):
@@ -133,8 +133,8 @@ def record_at_all_sizes(
                 "Give equal ones the same name"
             )
             continue
-        for scale in sizes.LARGER if sources else (1,):
-            points = sizes.probes(list(sources), scale)
+        for start in sizes.STARTS[: 3 if sources else 1]:
+            points = sizes.probes(list(sources), start)
             try:
                 found = [record(fn, _inputs(named, given, point)) for point in points]
             except Exception as e:

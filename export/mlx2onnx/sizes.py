@@ -12,14 +12,10 @@ from typing import Any
 
 import numpy as np
 
-# Three sizes a dynamic dimension. Primes, so that no size is a product of others.
-PRIMES = (
-    *(7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101),
-    *(103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167),
-)
-MAX_SYMBOLS = len(PRIMES) // 3
-# When a computation refuses the small sizes (a kernel may be larger), these are tried.
-LARGER = (1, 12, 60)
+# Sizes are primes, three a dynamic dimension, so that no size is a product of others; from the
+# second start on when a function refuses the first ones (a kernel may be larger).
+STARTS = (7, 79, 401)
+MAX_SYMBOLS = 12
 
 Term = tuple[tuple[str, ...], int]
 Probe = Mapping[str, int]
@@ -54,11 +50,12 @@ class Size:
 Int = int | Size
 
 
-def probes(symbols: Sequence[str], scale: int = 1) -> list[dict[str, int]]:
+def probes(symbols: Sequence[str], start: int = STARTS[0]) -> list[dict[str, int]]:
     """All first sizes; then the second sizes of one, two (and three) symbols; all third sizes."""
     if not symbols:
         return [{}]
-    sizes = {s: [scale * p for p in PRIMES[3 * i : 3 * i + 3]] for i, s in enumerate(symbols)}
+    primes = (n for n in itertools.count(start) if all(n % d for d in range(2, math.isqrt(n) + 1)))
+    sizes = {s: tuple(itertools.islice(primes, 3)) for s in symbols}
     points = [{s: sizes[s][s in raised] for s in symbols} for raised in _subsets(symbols)]
     return [*points, {s: sizes[s][2] for s in symbols}]
 

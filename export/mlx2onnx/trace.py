@@ -89,7 +89,7 @@ def _zeros(spec: Spec, array: mx.array | None) -> mx.array:
     return (
         array
         if array is not None
-        else mx.zeros([d if isinstance(d, int) else sizes.PRIMES[0] for d in shape], dtype)
+        else mx.zeros([d if isinstance(d, int) else sizes.STARTS[0] for d in shape], dtype)
     )
 
 
