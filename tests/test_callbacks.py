@@ -322,7 +322,11 @@ class Cut(Callback):
             raise KeyboardInterrupt
 
 
-def resumable(folder, *more, save_freq="epoch", data=lambda: {"x": X, "y": Y, "batch_size": 16}):
+def arrays():
+    return {"x": X, "y": Y, "batch_size": 16}
+
+
+def resumable(folder, *more, save_freq="epoch", data=arrays, epochs=6):
     """A run with all that is hard to bring back: noise, shuffling, Adam, patience, metrics."""
     mf.clear_session()
     mf.utils.set_random_seed(5)
@@ -330,10 +334,12 @@ def resumable(folder, *more, save_freq="epoch", data=lambda: {"x": X, "y": Y, "b
     h = Noise()(mf.layers.Dense(8, activation="tanh")(x))
     model = mf.Model(x, mf.layers.Dense(2)(h))
     model.compile("adam", "mse", metrics=["mae"])
-    stop = mf.callbacks.EarlyStopping("loss", patience=4, restore_best_weights=True)
-    plateau = mf.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=0.05)
+    stop = mf.callbacks.EarlyStopping("loss", patience=epochs - 2, restore_best_weights=True)
+    plateau = mf.callbacks.ReduceLROnPlateau("loss", factor=0.9, patience=1, min_delta=0.05)
     backup = [mf.callbacks.BackupAndRestore(folder, save_freq=save_freq)] if folder else []
-    history = model.fit(**data(), epochs=6, verbose=0, callbacks=[stop, plateau, *backup, *more])
+    history = model.fit(
+        **data(), epochs=epochs, verbose=0, callbacks=[stop, plateau, *backup, *more]
+    )
     return model.get_weights(), history.history
 
 
@@ -377,7 +383,7 @@ from test_callbacks import Noise, resumable
 register_serializable()(Noise)
 folder = {folder!r}
 weights, _ = resumable(
-    folder + "/backup", ModelCheckpoint(folder + "/last.mlxfunc"), save_freq=1
+    folder + "/backup", ModelCheckpoint(folder + "/last.mlxfunc"), save_freq=1, epochs=12
 )
 np.savez(folder + "/weights.npz", *weights)
 """
@@ -386,7 +392,7 @@ np.savez(folder + "/weights.npz", *weights)
 @pytest.mark.slow
 def test_killed_twenty_times(tmp_path):
     """SIGKILL at twenty random moments, saves included; the end is the same, bit for bit."""
-    weights, _ = resumable(None)
+    weights, _ = resumable(None, epochs=12)
     code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     draw, start = np.random.default_rng(1), time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

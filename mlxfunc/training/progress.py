@@ -11,13 +11,13 @@ import numpy as np
 from . import distributed
 from .callbacks import Callback, Logs
 
-REFRESH_SECONDS = 0.3
+REFRESH_SECONDS = 0.4
 
 
 class ProgbarLogger(Callback):
     """Shows batch, losses and metrics, rate and time left; `verbose` of fit decides how.
 
-    1: a bar a epoch, redrawn about three times a second, and one line where there is no
+    1: a bar a epoch, redrawn about twice a second, and one line where there is no
     terminal or notebook. 2: one line an epoch. Added to every run with `verbose` other than 0.
     """
 
