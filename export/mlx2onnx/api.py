@@ -28,6 +28,7 @@ def to_onnx(
     inputs_as_nchw: bool | Collection[str] = (),
     outputs_as_nchw: bool | Collection[str] = (),
     functions: bool = False,
+    right_padded: bool = False,
     external_data: bool | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
@@ -48,6 +49,8 @@ def to_onnx(
         inputs_as_nchw: names of image inputs that the file takes channels first; True: all of
             rank 3 or more. `outputs_as_nchw` likewise.
         functions: a model called twice or more becomes a local function.
+        right_padded: promises that no valid step follows a masked one; recurrent layers with a
+            mask are then shorter.
         external_data: weights in `<path>.data` beside the model; None: when they exceed 2 GB.
         input_names, output_names: in place of the model's own, in its order.
         verify: run the file in ONNX Runtime against MLX before it is written. A list: the batch
@@ -61,11 +64,11 @@ def to_onnx(
     _check_path(path)
     g = Builder(opset, dtype or "float32")
     if isinstance(source, mf.Model):
-        properties = _model_graph(
-            g, source, inputs_as_nchw, outputs_as_nchw, functions, input_names, output_names
-        )
         if inputs is not None:
             raise TypeError("to_onnx: expected no `inputs` for a Model, which has its own.")
+        walk = Walk(g, _reused(source) if functions else frozenset(), right_padded)
+        names = (input_names, output_names)
+        properties = _model_graph(walk, source, (inputs_as_nchw, outputs_as_nchw), names)
     else:
         properties = _function_graph(g, source, inputs, input_names, output_names)
     model = g.finish(properties)
@@ -107,22 +110,15 @@ def _function_graph(
     return {"source": getattr(source, "__name__", type(source).__name__)}
 
 
-def _model_graph(
-    g: Builder,
-    model: mf.Model,
-    inputs_as_nchw: bool | Collection[str],
-    outputs_as_nchw: bool | Collection[str],
-    functions: bool,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
-) -> dict[str, str]:
-    names = _names("input", input_names, model.input_names)
-    first_in = _channels_first("inputs_as_nchw", inputs_as_nchw, names, model.inputs)
-    out_names = _names("output", output_names, model.output_names)
-    first_out = _channels_first("outputs_as_nchw", outputs_as_nchw, out_names, model.outputs)
-    walk = Walk(g, _reused(model) if functions else frozenset())
+def _model_graph(walk: Walk, model: mf.Model, nchw: tuple, given_names: tuple) -> dict[str, str]:
+    """Fills the builder; `nchw` and `given_names` are the options for inputs and for outputs."""
+    g, specs = walk.g, model.inputs
+    names = _names("input", given_names[0], model.input_names)
+    first_in = _channels_first("inputs_as_nchw", nchw[0], names, specs)
+    out_names = _names("output", given_names[1], model.output_names)
+    first_out = _channels_first("outputs_as_nchw", nchw[1], out_names, model.outputs)
     tensors = []
-    for name, spec in zip(names, model.inputs, strict=True):
+    for name, spec in zip(names, specs, strict=True):
         rank = len(spec.shape)
         layout = channels_first(rank) if name in first_in else plain(rank)
         dims = ["batch" if d is None and i == 0 else d for i, d in enumerate(spec.shape)]
@@ -136,12 +132,14 @@ def _model_graph(
         layout = channels_first(tensor.rank) if name in first_out else plain(tensor.rank)
         # A dtype that rules compute in another one.
         g.output(g.cast(tensor.to(layout), spec.dtype), name)
-    return {
+    properties = {
         "source": f"mlxfunc {type(model).__name__}",
         "model": model.name,
         verification.NCHW_INPUTS: ",".join(first_in),
         verification.NCHW_OUTPUTS: ",".join(first_out),
+        verification.RIGHT_PADDED: "yes" if walk.right_padded else "",
     }
+    return {key: value for key, value in properties.items() if value}
 
 
 def _names(side: str, given: Sequence[str] | None, own: Sequence[str]) -> list[str]:

@@ -79,6 +79,7 @@ class Walk:
         self.problems: list[Problem] = []
         self._functions = functions
         self._function_names: dict[int, str] = {}
+        self._function_layouts: dict[int, list[Layout]] = {}
 
     # the graph --------------------------------------------------------------------------------
 
@@ -212,15 +213,17 @@ class Walk:
                 Tensor(self.g, formal, t.shape, dtype=t.dtype)
                 for formal, t in zip(formals, inputs, strict=True)
             ]
-            return [t.plain for t in self.model(model, arguments, [None] * len(arguments))[0]]
+            outputs = self.model(model, arguments, [None] * len(arguments))[0]
+            values = [t.value for t in outputs]
+            self._function_layouts[id(model)] = [t.layout for t in outputs]
+            return values
 
         made = self.g.call(name, body, *(t.plain for t in inputs))
-        return self._plain_outputs(made if isinstance(made, tuple) else [made], model.outputs)
-
-    def _plain_outputs(self, values: Sequence[Value], specs: Sequence[Any]) -> Outputs:
+        values = made if isinstance(made, tuple) else (made,)
+        layouts = self._function_layouts[id(model)]
         return [
-            Tensor(self.g, value, spec.shape, dtype=spec.dtype)
-            for value, spec in zip(values, specs, strict=True)
+            Tensor(self.g, value, spec.shape, layout, dtype=spec.dtype)
+            for value, layout, spec in zip(values, layouts, model.outputs, strict=True)
         ]
 
     # tracing ----------------------------------------------------------------------------------

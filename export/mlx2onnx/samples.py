@@ -14,9 +14,19 @@ FEW_IDS = 4
 
 
 def sample(
-    rng: np.random.Generator, shape: tuple[int, ...], kind: str, source: Any, index: int
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    kind: str,
+    source: Any,
+    index: int,
+    right_padded: bool = False,
 ) -> np.ndarray:
-    """An array for input `index` of `source`; `kind` is ONNX Runtime's name of its type."""
+    """An array for input `index` of `source`; `kind` is ONNX Runtime's name of its type.
+
+    `right_padded`: padding only at the end.
+    """
+    if kind == "tensor(bool)" and right_padded:
+        return _padded(rng, np.ones(shape, bool), False, right_padded)
     if kind == "tensor(bool)":
         valid = rng.random(shape) < 0.7
         valid[..., :1] = True
@@ -24,22 +34,24 @@ def sample(
     consumers = _consumers(source, index)
     if "int" in kind:
         limit = _ids(consumers)
-        return _padded(rng, rng.integers(min(1, limit - 1), limit, shape), 0)
+        return _padded(rng, rng.integers(min(1, limit - 1), limit, shape), 0, right_padded)
     array = rng.standard_normal(shape).astype(np.float32)
     for layer in consumers:
         if isinstance(layer, layers.Masking) and array.ndim > 1:
-            array = _padded(rng, array, layer.mask_value)
+            array = _padded(rng, array, layer.mask_value, right_padded)
     return array
 
 
-def _padded(rng: np.random.Generator, array: np.ndarray, value: float) -> np.ndarray:
+def _padded(
+    rng: np.random.Generator, array: np.ndarray, value: float, right_only: bool
+) -> np.ndarray:
     """Rows in turn whole, padded at the end, at the start, and with a hole."""
     if array.ndim < 2:
         return array
     steps = array.shape[1]
     for row in range(1, len(array)):
         cut = int(rng.integers(0, steps + 1))
-        if row % 3 == 1:
+        if row % 3 == 1 or right_only:
             array[row, cut:] = value
         elif row % 3 == 2:
             array[row, :cut] = value

@@ -26,6 +26,7 @@ BATCHES = (1, 2, 7)
 OTHER_SIZES = ((11, 18), (44, 66), (176, 264))
 TOLERANCES = {"float16": (1e-2, 1e-2), "float32": (1e-4, 5e-5)}
 NCHW_INPUTS, NCHW_OUTPUTS = "mlx2onnx.inputs_as_nchw", "mlx2onnx.outputs_as_nchw"
+RIGHT_PADDED = "mlx2onnx.right_padded"
 
 
 class VerificationError(AssertionError):
@@ -185,6 +186,7 @@ class _Runner:
             for name in properties.get(key, "").split(",")
             if name
         }
+        self.right_padded = RIGHT_PADDED in properties
         self.inputs = session.get_inputs()
         self.output_names = [output.name for output in session.get_outputs()]
         self.half = _half(proto)
@@ -246,6 +248,7 @@ class _Runner:
                 entry.type,
                 self.source,
                 index,
+                self.right_padded,
             )
             for index, entry in enumerate(self.inputs)
         ]
