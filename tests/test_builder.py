@@ -85,6 +85,7 @@ def test_local_functions_take_weights_as_inputs():
     x = g.input("x", mx.float32, ("batch", 4))
 
     def body(value):
+        g.op("Neg", g.initializer("unused", np.zeros(99, np.float32)))
         weight = g.initializer("weight", np.full((4, 4), 0.5, np.float32), key="w")
         return g.op("Add", g.op("MatMul", value, weight), 1.0)
 

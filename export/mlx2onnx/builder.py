@@ -488,6 +488,7 @@ class Builder:
             results = body(*formals)
             results = results if isinstance(results, (list, tuple)) else [results]
             frame.graph.outputs.extend(results)
+        _drop_unused(frame)
         function = ir.Function(FUNCTION_DOMAIN, name, graph=frame.graph, attributes=[])
         return function, list(frame.captured)
 
@@ -540,6 +541,18 @@ class Builder:
     def finish(self, properties: Mapping[str, str] | None = None) -> onnx.ModelProto:
         """`model` as a protobuf message (this copies the weights once)."""
         return ir.to_proto(self.model(properties))
+
+
+def _drop_unused(frame: _Frame) -> None:
+    """Weights that a body asked for and does not use must not become its inputs."""
+    outputs = set(frame.graph.outputs)
+    for node in reversed(list(frame.graph)):
+        if not any(value.uses() or value in outputs for value in node.outputs):
+            frame.graph.remove(node, safe=True)
+    for value, formal in list(frame.captured.items()):
+        if not formal.uses() and formal not in outputs:
+            frame.graph.inputs.remove(formal)
+            del frame.captured[value]
 
 
 def _version() -> str:
