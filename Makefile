@@ -2,7 +2,8 @@
 # before them but Python (on Debian: python3, python3-venv and make).
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-PYTEST := $(PYTHON) -m pytest -q
+# A worker a core; numbers of a run do not depend on their order.
+PYTEST := $(PYTHON) -m pytest -q -n auto
 # Plain names: macOS ships GNU make 3.81.
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slow lint format perf clean
