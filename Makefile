@@ -2,8 +2,7 @@
 # before them but Python (on Debian: python3, python3-venv and make).
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# A worker a core; numbers of a run do not depend on their order.
-PYTEST := $(PYTHON) -m pytest -q -n auto
+PYTEST := $(PYTHON) -m pytest -q
 # Plain names: macOS ships GNU make 3.81.
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slow lint format perf clean
@@ -12,7 +11,7 @@ demo: $(VENV)/.with-examples
 	$(PYTHON) examples/digits.py
 
 test: $(VENV)/.with-dev,parity,examples
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.with-dev,parity,examples
 	$(PYTEST) -m slow $(ARGS)
