@@ -43,8 +43,8 @@ def convolve(x: Any, *filters: int) -> Any:
     return layers.MaxPooling2D(2)(x)
 
 
-def vgg_like() -> mf.Model:
-    image = mf.Input((100, 100, 3))
+def vgg_like(size: int = 100) -> mf.Model:
+    image = mf.Input((size, size, 3))
     x = Dropout(0.25)(convolve(image, 32, 32))
     x = Dropout(0.25)(convolve(x, 64, 64))
     x = Dropout(0.5)(Dense(256, activation="relu")(layers.Flatten()(x)))

@@ -19,6 +19,6 @@ def expected(request, tmp_path_factory):
     here = pathlib.Path(request.module.__file__)
     file = tmp_path_factory.mktemp("keras") / "results.npz"
     code = f"import numpy, {here.stem} as t; numpy.savez({str(file)!r}, **t.keras_results())"
-    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    environment = {**os.environ, "KERAS_BACKEND": "numpy", "PYTHONPATH": str(here.parent.parent)}
     subprocess.run([sys.executable, "-c", code], cwd=here.parent, env=environment, check=True)
     return np.load(file)
