@@ -72,7 +72,7 @@ def main():
             "left_digit": "sparse_categorical_crossentropy",
             "right_digit": "sparse_categorical_crossentropy",
         },
-        metrics={name: "accuracy" for name in y},
+        metrics=dict.fromkeys(y, "accuracy"),
     )
     model.fit(x, y, batch_size=128, epochs=6, validation_split=0.1)
     scores = model.evaluate(x_test, y_test, return_dict=True, verbose=0)
