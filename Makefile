@@ -3,9 +3,10 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest -q
+WEB := tests/runtimes/node_modules/.package-lock.json
 # Plain names: macOS ships GNU make 3.81.
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow lint format perf clean
+.PHONY: demo test test-slow lint format perf runtimes clean
 
 demo: $(VENV)/.with-examples
 	$(PYTHON) examples/digits.py
@@ -13,7 +14,7 @@ demo: $(VENV)/.with-examples
 test: $(VENV)/.with-dev,parity,examples
 	$(PYTEST) -n auto -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.with-dev,parity,examples
+test-slow: $(VENV)/.with-dev,parity,examples,runtimes $(WEB)
 	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/.with-dev
@@ -28,8 +29,12 @@ format: $(VENV)/.with-dev
 perf: $(VENV)/.with-dev,parity,examples
 	set -e; for script in perf/*.py; do $(PYTHON) $$script; done
 
+runtimes: $(VENV)/.with-runtimes $(WEB)
+	PYTHONPATH=tests $(PYTHON) -m runtimes
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		tests/runtimes/node_modules
 
 # A stamp for each set of extras. The loader itself says whether MLX will find a fast BLAS.
 $(VENV)/.with-%: pyproject.toml | $(PYTHON)
@@ -38,6 +43,19 @@ $(VENV)/.with-%: pyproject.toml | $(PYTHON)
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libopenblas0-pthread </dev/null; \
 	} || $(PYTHON) -P mlxfunc/_blas.py
+	@touch $@
+
+# ONNX Runtime Web, and what runs it: Node and a browser, from Debian when they are missing.
+$(WEB): tests/runtimes/package-lock.json
+	@missing=; \
+	command -v npm >/dev/null || missing="nodejs npm"; \
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+		missing="$$missing chromium"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $$missing </dev/null; \
+	fi
+	cd tests/runtimes && npm ci --silent
 	@touch $@
 
 # The Python of macOS's developer tools is too old: there, uv brings a newer one.
