@@ -127,6 +127,21 @@ def verify_(
         print(report)
 
 
+@app.command()
+def inspect(file: OnnxFile, as_json: Json = False) -> None:
+    """Tell what an ONNX file holds: inputs, outputs, operators, weights, metadata."""
+    import mlx2onnx
+
+    try:
+        contents = mlx2onnx.inspect(file)
+    except (ValueError, OSError) as error:
+        _stop(error, USAGE, as_json)
+    if as_json:
+        _print_json(ok=True, **contents.as_dict())
+    else:
+        print(contents)
+
+
 def _load(path: Path, as_json: bool) -> Model:
     try:
         return saving.load_model(path)

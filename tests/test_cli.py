@@ -80,6 +80,18 @@ def test_export_without_verification(run):
     assert json.loads(out)["verification"] is None
 
 
+def test_inspect_tells_what_a_file_holds(run):
+    run("export", "model.mlxfunc", "model.onnx")
+    status, out, _ = run("inspect", "model.onnx")
+    assert status == 0
+    assert "3 nodes: 2 Gemm, 1 Relu" in out
+    status, out, _ = run("inspect", "model.onnx", "--json")
+    told = json.loads(out)
+    assert told["ok"]
+    assert told["nodes"] == 3
+    assert told["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 4]}]
+
+
 def test_another_model_does_not_hold(run):
     run("export", "model.mlxfunc", "model.onnx")
     mf.utils.set_random_seed(1)
@@ -112,6 +124,7 @@ def test_a_tolerance_that_nothing_meets_leaves_no_file(run):
         (["export", "model.mlxfunc", "no/out.onnx"], "expected a folder that exists, got no"),
         (["verify", "model.mlxfunc", "missing.onnx"], "expected an ONNX file"),
         (["verify", "model.mlxfunc", "notes.txt"], "expected an ONNX model"),
+        (["inspect", "notes.txt"], "expected an ONNX model"),
     ],
 )
 def test_calls_that_make_no_sense(run, arguments, message):
