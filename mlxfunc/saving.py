@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 import zipfile
 from typing import Any
 
@@ -36,7 +37,13 @@ def save_model(model: Model, path: str | os.PathLike) -> None:
         raise ValueError(f"save: expected a path that ends in {ENDING!r}, got {str(path)!r}.")
     config: dict[str, Any] = {**FORMAT, "model": serialize(model)}
     arrays = {"weights.safetensors": tree_flatten(model.parameters())}
-    if model.compiled:
+    if model.compiled and not hasattr(model.optimizer, "get_config"):
+        warnings.warn(
+            f"save: {type(model.optimizer).__name__} is an optimizer of MLX, which cannot be "
+            "written down. The file holds the model alone; compile it again after loading.",
+            stacklevel=3,
+        )
+    elif model.compiled:
         config["compile"] = serialize(model.compile_config())
         arrays["optimizer.safetensors"] = tree_flatten(model.optimizer.state)
     with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:

@@ -224,6 +224,16 @@ def test_raw_mlx_optimizers():
     assert losses[-1] < losses[0] / 4
 
 
+def test_a_model_with_a_raw_optimizer_is_saved_without_it(tmp_path):
+    model = linear(mlx.optimizers.Adam(0.1))
+    fit(model)
+    with pytest.warns(UserWarning, match="Adam is an optimizer of MLX.*compile it again"):
+        model.save(tmp_path / "model.mlxfunc")
+    loaded = mf.saving.load_model(tmp_path / "model.mlxfunc")
+    assert not loaded.compiled
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
 def test_frozen_layers_stay_and_thawed_ones_move():
     model = two_layers()
     model.get_layer("hidden").trainable = False

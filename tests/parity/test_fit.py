@@ -222,6 +222,9 @@ def test_curves(name: str) -> None:
             np.testing.assert_allclose(got[key], expected[key], rtol=1e-4, atol=1e-5, err_msg=key)
     for ours, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    if "val_loss" not in expected:
+        return
+    # Keras has compiled its test step already.
     evaluated = [
         m.evaluate(case.x, case.y, verbose=0, return_dict=True) for m in (reference, model)
     ]
