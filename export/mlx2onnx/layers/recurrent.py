@@ -15,7 +15,7 @@ from mlx2onnx.layers.registry import mask_rule, rule
 from mlx2onnx.layers.scan import scan_layer
 from mlx2onnx.layers.steps import Steps, reversed_time
 from mlx2onnx.layers.weights import derived
-from mlx2onnx.layout import Tensor, time_first
+from mlx2onnx.layout import Layout, Tensor, time_first
 from mlxfunc.graph import leaves
 from mlxfunc.layers.cells import Cell
 from mlxfunc.layers.recurrent import Recurrent
@@ -86,19 +86,21 @@ def run_native(
     states: Sequence[Value | None],
     lengths: Value | None,
     reverse: bool = False,
+    order: bytes | None = None,
 ) -> Result:
     """One node over x (time, batch, in), for one cell or for a forward and a backward one.
 
-    `states` are (directions, batch, units) or None for zeros.
+    `states` are (directions, batch, units) or None for zeros; `order` is that of x's features.
     """
     first, ids = cells[0], tuple(map(id, cells))
     blocks = list(kind.blocks)
 
-    def pack(name: str, shape: tuple[int, ...] = ()) -> Value:
+    def pack(name: str, order: bytes | None = None) -> Value:
         def make() -> np.ndarray:
-            return np.stack([_blocks(to_numpy(c[name]), blocks) for c in cells])
+            packed = np.stack([_blocks(to_numpy(c[name]), blocks) for c in cells])
+            return packed if order is None else packed[..., np.frombuffer(order, np.int64)]
 
-        return derived(g, first, name, (kind.operator, ids), make)
+        return derived(g, first, name, (kind.operator, ids, order), make)
 
     bias = None
     if first.use_bias:
@@ -120,7 +122,7 @@ def run_native(
         attributes["linear_before_reset"] = int(first.reset_after)
     outputs = g.op(
         kind.operator,
-        *(x, pack("Wx"), pack("Wh"), bias, lengths, *states),
+        *(x, pack("Wx", order), pack("Wh"), bias, lengths, *states),
         outputs=1 + kind.states,
         **attributes,
     )
@@ -202,6 +204,14 @@ def _stored(g: Builder, state: mx.array) -> Value | None:
     return g.constant(array) if array.any() else None
 
 
+def sequence(x: Tensor, steps: Steps | None) -> tuple[Value, Value | None, bytes | None]:
+    """x as a node takes it, the lengths of its sequences, and the order of its features."""
+    if steps is not None:
+        return steps.front(x), steps.lengths, None
+    layout = Layout(time_first(3).perm, x.layout.order)
+    return x.to(layout), None, layout.order
+
+
 def _native_layer(
     g: Builder,
     layer: Any,
@@ -212,16 +222,15 @@ def _native_layer(
     right_padded: bool,
 ) -> list[Tensor]:
     steps = None if mask is None else Steps(g, mask, right_padded)
-    value = x.to(time_first(x.rank)) if steps is None else steps.front(x)
-    lengths = None if steps is None else steps.lengths
+    value, lengths, order = sequence(x, steps)
     units, batch = cells[-1].units, x.shape[0]
     last: list[Value] = []
     for cell, states in zip(cells, start, strict=True):
         kind = native(cell)
         assert kind is not None
         begin = [stacked(g, [s]) for s in states]
-        result = run_native(g, kind, [cell], value, begin, lengths, layer.go_backwards)
-        value = g.op("Squeeze", result.y, [1])
+        result = run_native(g, kind, [cell], value, begin, lengths, layer.go_backwards, order)
+        value, order = g.op("Squeeze", result.y, [1]), None
         last += result.last
     kept = last if layer.return_state else []
     finals = [g.op("Squeeze", state, [0]) for state in kept]

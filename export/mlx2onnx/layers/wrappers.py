@@ -7,11 +7,20 @@ from typing import Any
 from mlxfunc import layers
 from mlx.utils import tree_map
 from mlx2onnx.builder import Builder, Value
-from mlx2onnx.layers.recurrent import Native, arguments, native, run_native, stacked, starts
+from mlx2onnx.layers.recurrent import (
+    Native,
+    arguments,
+    native,
+    run_native,
+    sequence,
+    stacked,
+    starts,
+)
 from mlx2onnx.layers.registry import find, mask_rule, rule
 from mlx2onnx.layers.steps import Steps, reversed_time
 from mlx2onnx.layout import Layout, Tensor, concatenate, elementwise, plain, time_first
 from mlxfunc.graph import leaves
+from mlxfunc.layers.recurrent import Recurrent
 
 REDUCTIONS = {"sum": "ReduceSum", "mul": "ReduceProd", "ave": "ReduceMean"}
 
@@ -55,9 +64,8 @@ def _one_node(
         starts(g, s, [s], p)[0] for s, p in zip(sides, (given[:half], given[half:]), strict=True)
     ]
     begin = [stacked(g, _with_zeros(g, pair)) for pair in zip(*start, strict=True)]
-    value = x.to(time_first(3)) if steps is None else steps.front(x)
-    lengths = None if steps is None else steps.lengths
-    result = run_native(g, kind, sides, value, begin, lengths)
+    value, lengths, order = sequence(x, steps)
+    result = run_native(g, kind, sides, value, begin, lengths, order=order)
     units, batch = sides[0].units, x.shape[0]
     shape = (batch, x.shape[1], units) if layer.return_sequences else (batch, units)
     if layer.return_sequences:
@@ -176,10 +184,15 @@ def time_distributed(
     if isinstance(inner, POINTWISE) and find(inner) is not None:
         return walk.call(inner, (inputs,))
     first = leaves(inputs)[0]
-    time_major = not first.deferred and first.layout.perm[:2] == (1, 0)
+    stored = not first.deferred and first.layout.perm[:2] == (1, 0)
+    time_major = stored or (mask is None and any(map(_reads_time_first, walk.followers)))
     folded = tree_map(lambda x: x if x is None else fold(g, x, time_major), (inputs, mask))
     output = walk.call(inner, folded[:1], {}, folded[1])
     return tree_map(lambda y: unfold(g, y, first, time_major), output)
+
+
+def _reads_time_first(layer: Any) -> bool:
+    return isinstance(layer, (Recurrent, layers.Bidirectional))
 
 
 def fold(g: Builder, x: Tensor, time_major: bool) -> Tensor:
