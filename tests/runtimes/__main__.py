@@ -18,19 +18,19 @@ from runtimes.web import HERE
 README = HERE.parents[1] / "export" / "README.md"
 
 
-def main() -> int:
+def main() -> None:
+    insert("layers", support.layer_table(case.model() for case in CASES))
+    insert("primitives", support.family_list(support.primitive_families()))
     outcomes = []
     for row in ROWS:
         outcomes.append([measure(row, runtime) for runtime in RUNTIMES])
         print(row.name, *(f"{o.error:.0e}" for o in outcomes[-1]), file=sys.stderr)
     made = error_table(outcomes)
     print(made)
-    insert("runtimes", made)
-    insert("layers", support.layer_table(case.model() for case in CASES))
-    insert("primitives", support.family_list(support.primitive_families()))
     problems = [o.problem for line in outcomes for o in line if o.problem]
-    print(*problems, sep="\n", file=sys.stderr)
-    return bool(problems)
+    if problems:
+        sys.exit("\n".join(problems))
+    insert("runtimes", made)
 
 
 def insert(marker: str, text: str) -> None:
@@ -68,4 +68,4 @@ def _versions() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
