@@ -77,8 +77,6 @@ class Walk:
     ) -> None:
         self.g, self.right_padded = g, right_padded
         self.problems: list[Problem] = []
-        # The layers that read what the present node gives.
-        self.followers: list[Any] = []
         self._functions = functions
         self._function_names: dict[int, str] = {}
         self._function_layouts: dict[int, list[Layout]] = {}
@@ -95,13 +93,8 @@ class Walk:
             known[id(tensor)] = value
             if tensor.mask is not None:
                 known[id(tensor.mask)] = mask
-        readers: dict[int, list[Any]] = {}
-        for node in graph.nodes:
-            for tensor in node.inputs:
-                readers.setdefault(id(tensor), []).append(node.layer)
         for node in graph.nodes:
             if node.inputs:
-                self.followers = [r for t in node.outputs for r in readers.get(id(t), [])]
                 self._node(node, known)
         return (
             [known[id(t)] for t in graph.outputs],

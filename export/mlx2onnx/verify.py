@@ -22,6 +22,8 @@ from mlx2onnx.samples import sample
 from mlxfunc.graph import leaves
 
 BATCHES = (1, 2, 7)
+# Once runs have taken this many seconds, no further size is tried; the report says which were.
+PATIENCE = 20.0
 # Two sizes for each other dynamic dimension; larger ones when the model refuses these.
 OTHER_SIZES = ((11, 18), (44, 66), (176, 264))
 TOLERANCES = {"float16": (1e-2, 1e-2), "float32": (1e-4, 5e-5)}
@@ -122,6 +124,8 @@ def verify(
         report.sizes.append(point)
         if not _compare(report, runner.output_names, expected, found) and failing is None:
             failing = arrays
+        if report.mlx_seconds + report.onnx_seconds > PATIENCE:
+            break
     if failing is not None and isinstance(source, mf.Model):
         report.layer = _first_difference(source, proto, failing, report)
     if not report.ok:

@@ -20,7 +20,6 @@ from mlx2onnx.layers.registry import find, mask_rule, rule
 from mlx2onnx.layers.steps import Steps, reversed_time
 from mlx2onnx.layout import Layout, Tensor, concatenate, elementwise, plain, time_first
 from mlxfunc.graph import leaves
-from mlxfunc.layers.recurrent import Recurrent
 
 REDUCTIONS = {"sum": "ReduceSum", "mul": "ReduceProd", "ave": "ReduceMean"}
 
@@ -184,15 +183,10 @@ def time_distributed(
     if isinstance(inner, POINTWISE) and find(inner) is not None:
         return walk.call(inner, (inputs,))
     first = leaves(inputs)[0]
-    stored = not first.deferred and first.layout.perm[:2] == (1, 0)
-    time_major = stored or (mask is None and any(map(_reads_time_first, walk.followers)))
+    time_major = not first.deferred and first.layout.perm[:2] == (1, 0)
     folded = tree_map(lambda x: x if x is None else fold(g, x, time_major), (inputs, mask))
     output = walk.call(inner, folded[:1], {}, folded[1])
     return tree_map(lambda y: unfold(g, y, first, time_major), output)
-
-
-def _reads_time_first(layer: Any) -> bool:
-    return isinstance(layer, (Recurrent, layers.Bidirectional))
 
 
 def fold(g: Builder, x: Tensor, time_major: bool) -> Tensor:
