@@ -73,12 +73,14 @@ class Attention(Layer):
         if self.score_mode == "concat":
             self.add_weight("concat_score_weight", (), "ones")
 
-    def check(self, inputs: Any) -> None:
-        if not isinstance(inputs, list | tuple) or len(inputs) not in (2, 3):
+    def check(self, shapes: Any) -> None:
+        """Refuse what is not a list of two or three inputs."""
+        several = isinstance(shapes, list | tuple) and not any(n is None for n in shapes)
+        count = len(shapes) if several and isinstance(shapes[0], list | tuple) else 1
+        if count not in (2, 3):
             raise ValueError(
                 f"{self.name}: expected [query, value] or [query, value, key], got "
-                f"{f'{len(inputs)} inputs' if isinstance(inputs, list) else 'one input'}. "
-                "Give them in one list."
+                f"{f'{count} inputs' if count > 1 else 'one input'}. Give them in one list."
             )
 
     def scores(self, query: mx.array, key: mx.array) -> mx.array:

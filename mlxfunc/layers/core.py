@@ -91,6 +91,7 @@ class Dense(KernelLayer):
         self.units = units
 
     def build(self, input_shape: tuple) -> None:
+        InputSpec(min_ndim=2).check(self.name, input_shape)
         size = known_size(self.name, input_shape, -1)
         self.add_weight("weight", (size, self.units), role="kernel", axes=(1, 0))
         self.add_bias((self.units,))

@@ -162,7 +162,7 @@ class LayerNormalization(Scaled):
         if axes == (inputs.ndim - 1,):
             weight = self.weight if self.scale else None
             bias = self.bias if self.center else None
-            return mx.fast.layer_norm(inputs, weight, bias, self.epsilon)
+            return mx.fast.layer_norm(inputs, weight, bias, self.epsilon).astype(inputs.dtype)
         x = inputs.astype(mx.float32)
         x = x - mx.mean(x, axis=axes, keepdims=True)
         x = x * mx.rsqrt(mx.mean(mx.square(x), axis=axes, keepdims=True) + self.epsilon)
@@ -238,7 +238,7 @@ class RMSNormalization(Layer):
     def call(self, inputs: mx.array) -> mx.array:
         axes = axes_of(self.name, self.axis, inputs.ndim)
         if axes == (inputs.ndim - 1,):
-            return mx.fast.rms_norm(inputs, self.weight, self.epsilon)
+            return mx.fast.rms_norm(inputs, self.weight, self.epsilon).astype(inputs.dtype)
         mean = mx.mean(mx.square(inputs), axis=axes, keepdims=True)
         return inputs * mx.rsqrt(mean + self.epsilon) * along(self.weight, inputs, axes)
 
