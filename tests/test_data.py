@@ -102,8 +102,8 @@ def memory_map(folder, array):
 
 
 def loader():
-    import torch
-
+    # Among no extra: on Linux its wheels bring gigabytes of CUDA. Continuous integration has it.
+    torch = pytest.importorskip("torch")
     dataset = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
     return torch.utils.data.DataLoader(dataset, batch_size=4)
 
@@ -130,7 +130,10 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "torch" else ()) for name in SOURCES],
+)
 def test_sources_agree(name, tmp_path):
     expected, model = linear(), linear()
     expected.fit(X, Y, 4, 2, verbose=0, shuffle=False)
