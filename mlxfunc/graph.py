@@ -17,9 +17,11 @@ Shape = tuple[Dim, ...]
 
 # Sizes that stand for a dynamic dimension while shapes are inferred: two probes differ in each.
 # The batch comes first; the others exceed usual kernels, and the second round unusual ones too.
+# The third round has many divisors, for what reshapes a dynamic size into groups.
 BATCH_SIZES = (3, 5)
 PROBE_SIZES = ((127, 131), (137, 139), (149, 151), (157, 163), (167, 173), (179, 181), (191, 193))
 LARGE_SIZES = (1009, 1013)
+DIVISIBLE_SIZES = (5040, 10080)
 
 _name_counts: Counter[str] = Counter()
 _serial = itertools.count()
@@ -168,7 +170,8 @@ def infer(
     """
     tensors = {id(t): t for t in [*node.inputs, *symbols(node.mask)]}.values()
     first: Exception | None = None
-    for sizes in (_sizes(tensors), _sizes(tensors, LARGE_SIZES)):
+    for same in (None, LARGE_SIZES, DIVISIBLE_SIZES):
+        sizes = _sizes(tensors, same)
         try:
             probes = [call(node, _zeros(tensors, sizes, k)) for k in range(2 if sizes else 1)]
         except Exception as error:

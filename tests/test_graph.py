@@ -254,7 +254,7 @@ BAD = [
     (lambda: layers.Dense(-1, name="d"), ValueError, "d: expected units to be a positive integer"),
     (lambda: layers.Dense(1, activation="rleu"), ValueError, "'rleu'. Did you mean 'relu'"),
     (lambda: layers.Dense(1, name="d")(mf.Input((None,))), ValueError, "d: expected a known size"),
-    (lambda: layers.Dense(1, name="d")(mf.Input(())), ValueError, "d: expected a known size"),
+    (lambda: layers.Dense(1, name="d")(mf.Input(())), ValueError, "d: expected an input of rank 2"),
     (lambda: mf.Model(3, mf.Input((1,))), TypeError, "inputs made of symbolic tensors, got int"),
     (lambda: mf.Sequential([3]), TypeError, "expected a Layer, got 3"),
 ]  # fmt: skip

@@ -216,6 +216,12 @@ def test_transposed_sizes(options, size):
     assert layer(mf.Input((5, 5, 1))).shape == (None, size, size, 1)
 
 
+def test_a_dynamic_size_may_be_cut_into_groups():
+    layer = L.Reshape((-1, 3, 2))
+    assert layer(mf.Input((None, 2))).shape == (None, None, 3, 2)
+    assert layer(mx.zeros((2, 9, 2))).shape == (2, 3, 3, 2)
+
+
 def test_aliases_are_the_classes():
     assert L.MaxPool2D is L.MaxPooling2D
     assert L.AvgPool3D is L.AveragePooling3D

@@ -19,6 +19,7 @@ from cases import CASES, RECURRENT, Case, randomize
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
 
 RATE = 0.1
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def leaves(tree: Any) -> list:
