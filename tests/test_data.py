@@ -5,7 +5,9 @@ import traceback
 from itertools import chain
 
 import mlxfunc as mf
+import h5py
 import mlx.core as mx
+import mlx.data
 import numpy as np
 import pytest
 from mlxfunc.training import data as data_module
@@ -61,34 +63,18 @@ class Batches(PyDataset):
         self.ended += 1
 
 
-class Stream:
-    """What mlx.data's streams offer: dicts of arrays, once, then `reset`."""
-
-    def __init__(self):
-        self.at = 0
-
-    def reset(self):
-        self.at = 0
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self.at == 5:
-            raise StopIteration
-        i, self.at = self.at, self.at + 1
-        return {"x": X[4 * i : 4 * i + 4], "label": Y[4 * i : 4 * i + 4]}
+def stream():
+    """A stream of mlx.data: dicts of arrays, once, then `reset`."""
+    rows = [{"x": x, "label": y} for x, y in zip(X, Y, strict=True)]
+    return mlx.data.buffer_from_vector(rows).to_stream().batch(4)
 
 
-class Rows:
-    """A column on disk as HDF5 gives it: a shape, a dtype and sorted slices."""
-
-    def __init__(self, array):
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def __getitem__(self, rows):
-        assert isinstance(rows, slice) or np.all(np.diff(rows) > 0)
-        return self.array[rows]
+def hdf5(folder, array):
+    """A column on disk, which takes slices and sorted indices only."""
+    path = folder / f"{array.shape[1]}.h5"
+    with h5py.File(path, "w") as file:
+        file["column"] = array
+    return h5py.File(path)["column"]
 
 
 def pairs():
@@ -115,7 +101,7 @@ SOURCES = {
     "list of one": lambda folder: {"x": [X], "y": [Y]},
     "dicts": lambda folder: {"x": {"x": X}, "y": {"y": Y}},
     "memory map": lambda folder: {"x": memory_map(folder, X), "y": memory_map(folder, Y)},
-    "hdf5": lambda folder: {"x": Rows(X), "y": Rows(Y)},
+    "hdf5": lambda folder: {"x": hdf5(folder, X), "y": hdf5(folder, Y)},
     "pairs": lambda folder: {"x": pairs()},
     "generator": lambda folder: {"x": (p for _ in range(2) for p in pairs()), "steps_per_epoch": 5},
     "mlx generator": lambda folder: {
@@ -125,7 +111,7 @@ SOURCES = {
     "named batches": lambda folder: {"x": [({"x": a}, {"y": b}) for a, b in pairs()]},
     "dataset": lambda folder: {"x": Batches()},
     "dataset with threads": lambda folder: {"x": Batches(workers=3, max_queue_size=2)},
-    "stream": lambda folder: {"x": Stream()},
+    "stream": lambda folder: {"x": stream()},
     "torch": lambda folder: {"x": loader()},
 }
 
