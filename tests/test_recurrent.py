@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlxfunc import layers
 from mlx.utils import tree_flatten
+from mlxfunc.layers import _fast
 
 RECURRENT = [layers.SimpleRNN, layers.LSTM, layers.GRU]
 random = np.random.default_rng(0)
@@ -286,3 +287,15 @@ def test_refused(name: str):
     make, message = REFUSED[name]
     with pytest.raises((ValueError, AttributeError), match=message):
         make()
+
+
+def test_fast_tanh_and_sigmoid():
+    x = np.linspace(-30, 30, 600_001, dtype=np.float32)
+    for found, expected in (
+        (_fast.tanh(mx.array(x)), np.tanh(x.astype(np.float64))),
+        (_fast.sigmoid(mx.array(x)), 1 / (1 + np.exp(-x.astype(np.float64)))),
+    ):
+        assert np.abs(np.array(found) - expected).max() < 4e-7
+        assert np.abs(np.array(found)).max() <= 1
+    assert mx.all(mx.isnan(_fast.tanh(mx.array([float("nan")])))).item()
+    np.testing.assert_allclose(_fast.tanh(mx.array([-np.inf, 0.0, np.inf])), [-1, 0, 1], 4e-7)

@@ -14,9 +14,12 @@ from typing import Any, Protocol, cast
 import mlx.core as mx
 from mlx.utils import tree_map
 
+from ._fast import sigmoid, tanh
+
 # `mx.compile` compares all consumers of an array with each other, and an array with many
-# siblings is costly to copy: long sequences are cut, and joined, in two levels.
-CHUNK = 64
+# siblings is costly to copy: long sequences are cut, and joined, in two levels. What a backward
+# pass prepares for so many steps at once also fits a cache.
+CHUNK = 32
 
 Arrays = list[mx.array]
 
@@ -41,16 +44,24 @@ def _steps_vjp(x: mx.array, cotangents: Arrays, outputs: Arrays) -> mx.array:
     return mx.stack(cotangents)
 
 
-def unstack(x: mx.array) -> list[mx.array]:
+def cut(x: mx.array) -> Arrays:
+    """x (time, ...) in pieces of `CHUNK` steps."""
+    return cast(Arrays, _cut(x)) if len(x) > CHUNK else [x]
+
+
+def join(pieces: Arrays) -> mx.array:
+    """The inverse of `cut`."""
+    return mx.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def unstack(x: mx.array) -> Arrays:
     """The steps of x (time, ...), whose gradient is one stack of theirs."""
-    chunks: Any = _cut(x) if len(x) > CHUNK else [x]
-    return [step for chunk in chunks for step in cast(Arrays, _steps(chunk))]
+    return [step for piece in cut(x) for step in cast(Arrays, _steps(piece))]
 
 
 def stack(steps: Arrays) -> mx.array:
     """The inverse of `unstack`."""
-    chunks = [mx.stack(steps[i : i + CHUNK]) for i in range(0, len(steps), CHUNK)]
-    return mx.concatenate(chunks) if len(chunks) > 1 else chunks[0]
+    return join([mx.stack(steps[i : i + CHUNK]) for i in range(0, len(steps), CHUNK)])
 
 
 def time_major(x: mx.array) -> mx.array:
@@ -127,6 +138,30 @@ def scan(
     weight (gates·units, units), bias (gates·units); states (batch, units) each; mask
     (time, batch) as in `loop`; `keep` (batch, units) multiplies h before its projection.
     """
+    dtype = x.dtype
+    x, weight, bias, states, keep = tree_map(
+        lambda a: a if a is None else a.astype(mx.float32), (x, weight, bias, list(states), keep)
+    )
+    outputs = []
+    pieces = cut(x)
+    masks: Sequence[Any] = [None] * len(pieces) if mask is None else cut(mask)
+    for piece, mask_piece in zip(pieces, masks, strict=True):
+        output, states = _scan_piece(kernel, piece, weight, bias, states, mask_piece, keep)
+        outputs.append(output)
+    finals = [state.astype(dtype) for state in states]
+    return join(outputs).astype(dtype), finals[0], finals
+
+
+def _scan_piece(
+    kernel: Kernel,
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    states: Arrays,
+    mask: mx.array | None,
+    keep: mx.array | None,
+) -> tuple[mx.array, Arrays]:
+    """`scan` of a few steps: all outputs and the last states, with a derivative by hand."""
     masks: Sequence[Any] = [None] * len(x) if mask is None else unstack(mask[..., None])
 
     @mx.custom_function
@@ -168,13 +203,8 @@ def scan(
         dweight = mx.flatten(dp, 0, 1).T @ mx.flatten(h, 0, 1)
         return dx, dweight, None if bias is None else mx.sum(dp, (0, 1)), grads
 
-    dtype = x.dtype
-    x, weight, bias, states, keep = tree_map(
-        lambda a: a if a is None else a.astype(mx.float32), (x, weight, bias, list(states), keep)
-    )
     sequences, finals, _ = cast(Any, run(x, weight, bias, states))
-    finals = [s.astype(dtype) for s in finals]
-    return sequences[0].astype(dtype), finals[0], finals
+    return sequences[0], finals
 
 
 def _stacks(rows: Iterable[Arrays]) -> list[mx.array]:
@@ -185,7 +215,7 @@ class SimpleKernel:
     """h' = tanh(x + p)"""
 
     def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
-        h = mx.tanh(x + p)
+        h = tanh(x + p)
         return [h], [h]
 
     def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
@@ -202,26 +232,29 @@ class SimpleKernel:
 class LSTMKernel:
     """i, f, o = σ(x + p), g = tanh(x + p); c' = f c + i g; h' = o tanh(c')
 
-    tanh(x) = 2 σ(2x) - 1, so one sigmoid makes all gates.
+    σ(x) = (tanh(x / 2) + 1) / 2, so one tanh makes all gates.
     """
 
     def _scale(self, units: int) -> mx.array:
-        return mx.repeat(mx.array([1.0, 1.0, 2.0, 1.0]), units)
+        return mx.repeat(mx.array([0.5, 0.5, 1.0, 0.5]), units)
+
+    def _gates(self, t: mx.array) -> Arrays:
+        i, f, g, o = mx.split(t, 4, axis=-1)
+        return [0.5 * i + 0.5, 0.5 * f + 0.5, g, 0.5 * o + 0.5]
 
     def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
-        units = states[0].shape[-1]
-        gates = mx.sigmoid((x + p) * self._scale(units))
-        i, f, u, o = mx.split(gates, 4, axis=-1)
-        c = f * states[1] + i * (2 * u - 1)
-        a = mx.tanh(c)
-        return [o * a, c], [gates, a]
+        t = tanh((x + p) * self._scale(states[0].shape[-1]))
+        i, f, g, o = self._gates(t)
+        c = f * states[1] + i * g
+        a = tanh(c)
+        return [o * a, c], [t, a]
 
     def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
-        gates, a = saved
+        t, a = saved
         units = a.shape[-1]
-        i, f, u, o = mx.split(gates, 4, axis=-1)
-        inner = mx.square(self._scale(units)) * gates * (1 - gates)
-        outer = mx.stack([2 * u - 1, before[1], i, a], axis=-2)
+        i, f, g, o = self._gates(t)
+        inner = mx.square(self._scale(units)) * (1 - mx.square(t))
+        outer = mx.stack([g, before[1], i, a], axis=-2)
         return [mx.unflatten(inner, -1, (4, units)) * outer, o * (1 - mx.square(a)), f]
 
     def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
@@ -243,9 +276,9 @@ class GRUKernel:
         h = states[0]
         cut = [2 * h.shape[-1]]
         (x_gates, x_new), (p_gates, p_new) = mx.split(x, cut, -1), mx.split(p, cut, -1)
-        gates = mx.sigmoid(x_gates + p_gates)
+        gates = sigmoid(x_gates + p_gates)
         r, z = mx.split(gates, 2, axis=-1)
-        n = mx.tanh(x_new + r * p_new)
+        n = tanh(x_new + r * p_new)
         return [n + z * (h - n)], [gates, n, p_new]
 
     def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
