@@ -1,5 +1,6 @@
 """Every row of the table, without Keras: specs, any batch, finite gradients, configurations."""
 
+import mlxfunc as mf
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -86,4 +87,14 @@ def test_the_config_makes_the_same_layer(case: Case):
     randomize(layer)
     twin.set_weights(layer.get_weights())
     pairs = zip(leaves(case.call(layer, *arrays)), leaves(case.call(twin, *arrays)), strict=True)
+    assert all(mx.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+
+@rows
+def test_the_archive_keeps_it(case: Case, tmp_path):
+    model = case.model()
+    model.save(tmp_path / "row.mlxfunc")
+    again = mf.saving.load_model(tmp_path / "row.mlxfunc")
+    arrays = [mx.array(x) for x in case.inputs()]
+    pairs = zip(leaves(model(arrays)), leaves(again(arrays)), strict=True)
     assert all(mx.array_equal(a, b, equal_nan=True) for a, b in pairs)
