@@ -16,15 +16,15 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("_blas", "files", "download", "random_state", "registry"),
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
-    *("losses", "metrics", "graph", "nodes", "weights", "layer", "ops", "modules", "layers"),
-    *("training", "callbacks", "batches", "model", "models", "saving", "summary", "plotting"),
-    *("datasets", "utils", "cli", "__init__"),
+    *("losses", "metrics", "graph", "nodes", "weights", "arguments", "layer", "ops", "modules"),
+    *("layers", "training", "callbacks", "batches", "model", "models", "saving", "summary"),
+    *("plotting", "datasets", "utils", "cli", "__init__"),
 )
 # These two open the exporter's door when they are asked to, not before.
 DOORS = {"model.py", "cli.py"}
 # Layers that the exporter traces: two hold a user's function or module, one is few primitives.
 TRACED = {"Lambda", "MLXLayer", "Masking"}
-ONLY_IN = {"onnx_ir": {"builder.py"}, "onnxruntime": {"verify.py"}}
+ONLY_IN = {"onnx_ir": {"builder.py"}, "onnxruntime": {"verify.py", "quantize.py"}}
 
 
 def imported(path, package, *, lazily):

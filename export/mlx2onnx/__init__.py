@@ -6,16 +6,19 @@
 from mlx2onnx.api import to_onnx
 from mlx2onnx.convert import UnsupportedLayers
 from mlx2onnx.inspect import Contents, inspect
+from mlx2onnx.quantize import Quantized, quantize
 from mlx2onnx.trace import UnsupportedPrimitives
 from mlx2onnx.verify import Report, VerificationError, verify
 
 __all__ = [
     "Contents",
+    "Quantized",
     "Report",
     "UnsupportedLayers",
     "UnsupportedPrimitives",
     "VerificationError",
     "inspect",
+    "quantize",
     "to_onnx",
     "verify",
 ]

@@ -187,6 +187,10 @@ class Builder:
                 self._initializers[key] = value
         return self._visible(value)
 
+    def stores(self, key: Hashable) -> bool:
+        """Whether an initializer of that key is there already."""
+        return key in self._initializers
+
     def _store(self, name: str, array: Any) -> Value:
         array = self._in_model_type(to_numpy(array))
         name = self._unique("/".join((*self._scope, name)))

@@ -114,7 +114,7 @@ def verify(
         file that is not ONNX or has other inputs than `source`.
     """
     proto = load(file)
-    session = _session(proto, file)
+    session = open_session(file)
     runner = _Runner(source, proto, session)
     default = TOLERANCES["float16" if runner.half else "float32"]
     report = Report(default[0] if rtol is None else rtol, default[1] if atol is None else atol)
@@ -154,7 +154,8 @@ def _small(proto: onnx.ModelProto) -> bool:
     return sum(len(t.raw_data) for t in proto.graph.initializer) < files.MAX_INLINE_BYTES
 
 
-def _session(proto: onnx.ModelProto, file: Any) -> Any:
+def open_session(file: str | os.PathLike | onnx.ModelProto) -> Any:
+    """ONNX Runtime's session, on the CPU, of a path or a model."""
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
@@ -162,11 +163,11 @@ def _session(proto: onnx.ModelProto, file: Any) -> Any:
     providers = ["CPUExecutionProvider"]
     if not isinstance(file, onnx.ModelProto):
         return onnxruntime.InferenceSession(os.fspath(file), options, providers=providers)
-    if _small(proto):
-        data = proto.SerializeToString()
+    if _small(file):
+        data = file.SerializeToString()
         return onnxruntime.InferenceSession(data, options, providers=providers)
     with tempfile.TemporaryDirectory() as folder:
-        files.save(proto, Path(folder) / "model.onnx", external_data=True)
+        files.save(file, Path(folder) / "model.onnx", external_data=True)
         path = os.path.join(folder, "model.onnx")
         return onnxruntime.InferenceSession(path, options, providers=providers)
 
@@ -175,7 +176,8 @@ def run_onnx(
     file: str | os.PathLike | onnx.ModelProto, inputs: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
     """The outputs of a model in ONNX Runtime."""
-    return _session(load(file), file).run(None, dict(inputs))
+    load(file)
+    return open_session(file).run(None, dict(inputs))
 
 
 class _Runner:
@@ -279,7 +281,7 @@ class _Runner:
         middle = time.perf_counter()
         feeds = {}
         for entry, array in zip(self.inputs, arrays, strict=True):
-            array = array.astype(_NUMPY[entry.type])
+            array = array.astype(NUMPY[entry.type])
             feeds[entry.name] = np.moveaxis(array, -1, 1) if entry.name in self.nchw else array
         found = self.session.run(self.output_names, feeds)
         report.mlx_seconds += middle - start
@@ -290,7 +292,7 @@ class _Runner:
         ]
 
 
-_NUMPY: dict[str, Any] = {
+NUMPY: dict[str, Any] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
     "tensor(bool)": np.bool_,
     **{f"tensor({kind})": np.dtype(kind) for kind in (
@@ -346,9 +348,7 @@ def _first_difference(
         opset=opset,
         dtype="float16" if _half(proto) else None,
     )
-    expected, found = _Runner(probe, exported, _session(exported, exported)).run(
-        arrays, Report(0, 0)
-    )
+    expected, found = _Runner(probe, exported, open_session(exported)).run(arrays, Report(0, 0))
     values = {
         id(t): x for t, x in zip([*model.inputs, *tensors], [*arrays, *expected], strict=True)
     }

@@ -12,7 +12,7 @@ from mlx2onnx import trace
 from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value, to_numpy
 from mlx2onnx.layers.registry import rule
-from mlx2onnx.layers.weights import derived, weight
+from mlx2onnx.layers.weights import derived, transposed, weight
 from mlx2onnx.layout import Tensor
 from mlxfunc.layers.attention import both, causal_mask, penalty
 from mlxfunc.layers.multi_head import Fold
@@ -93,7 +93,8 @@ def _project(g: Builder, x: Value, projections: Sequence[Any], scale: float = 1.
             to_numpy(p[name]) * np.float32(f) if f != 1 else to_numpy(p[name])
             for p, f in zip(projections, factors, strict=True)
         ]
-        return np.concatenate(rows).T
+        joined = np.concatenate(rows)
+        return transposed(joined) if joined.ndim == 2 else joined
 
     prefix = first.name if len(projections) == 1 else "qkv"[-len(projections) :]
     with g.scope(prefix):

@@ -10,7 +10,7 @@ from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.activation import activate
 from mlx2onnx.layers.registry import mask_rule, rule
-from mlx2onnx.layers.weights import weight
+from mlx2onnx.layers.weights import stored, transposed, weight
 from mlx2onnx.layout import Layout, Tensor, plain
 
 
@@ -22,47 +22,58 @@ def dense(g: Builder, layer: Any, x: Tensor) -> Tensor:
 
 
 def _gemm(g: Builder, layer: Any, x: Tensor) -> Tensor:
-    """Rows follow the order of the input's elements; columns the order that is asked for."""
+    """Columns of weight (out, in) follow the order of the input, rows the one that is asked for."""
 
     def make(layout: Layout) -> Value | None:
         if layout.perm != (0, 1):
             return None
         source = Layout((0, 1), x.layout.order)
-        columns = layout.indices
-        kernel = weight(
-            g, layer, "weight", ("T", source.order, layout.order), transpose(source, layout)
-        )
+        rows = layout.indices
+        kernel, trans = _kernel(g, layer, source, layout)
         bias = None
         if layer.use_bias:
-            bias = weight(
-                g, layer, "bias", layout.order, None if columns is None else lambda b: b[columns]
-            )
-        return g.op("Gemm", x.to(source), kernel, bias)
+            reorder = None if rows is None else lambda b: b[rows]
+            bias = weight(g, layer, "bias", layout.order, reorder)
+        return g.op("Gemm", x.to(source), kernel, bias, transB=trans)
 
     return Tensor(g, None, (x.shape[0], layer.units), dtype=x.dtype, make=make)
 
 
-def transpose(source: Layout, target: Layout) -> Any:
-    """weight (out, in) → (in, out), its rows and columns in these orders."""
-    rows, columns = source.indices, target.indices
+def _kernel(g: Builder, layer: Any, source: Layout, target: Layout) -> tuple[Value, int | None]:
+    """The weight, and 1 when it is (out, in): as it is but where a sequence has turned it."""
+    if stored(g, layer, "weight", ("T", source.order, target.order)):
+        return turned(g, layer, source, target), None
+    rows, columns = target.indices, source.indices
+
+    def reorder(array: np.ndarray) -> np.ndarray:
+        array = array if columns is None else np.take(array, columns, axis=1)
+        return array if rows is None else np.take(array, rows, axis=0)
+
+    form = None if rows is columns is None else (source.order, target.order)
+    return weight(g, layer, "weight", form, reorder), 1
+
+
+def turned(g: Builder, layer: Any, source: Layout, target: Layout) -> Value:
+    """The weight as (in, out), its rows in the order of `source`."""
+    if source.order is target.order is None and stored(g, layer, "weight"):
+        # ONNX Runtime does this once, when it loads the file.
+        return g.op("Transpose", weight(g, layer, "weight"), perm=[1, 0])
+    rows = source.indices
 
     def transform(array: np.ndarray) -> np.ndarray:
-        array = array.T
-        array = array if rows is None else array[rows]
-        return array if columns is None else array[:, columns]
+        return transposed(array if rows is None else np.take(array, rows, axis=1))
 
-    return transform
+    return weight(g, layer, "weight", ("T", source.order, target.order), transform)
 
 
 def _matmul(g: Builder, layer: Any, x: Tensor) -> Tensor:
     layout = x.layout if x.layout.features_last else plain(x.rank)
-    source = Layout((0, 1), layout.order)
-    result = layout.unordered()
-    kernel = weight(g, layer, "weight", ("T", source.order, None), transpose(source, plain(2)))
+    kernel = turned(g, layer, Layout((0, 1), layout.order), plain(2))
     y = g.op("MatMul", x.to(layout), kernel)
     if layer.use_bias:
         y = g.op("Add", y, weight(g, layer, "bias"))
-    return Tensor(g, y, (*x.shape[:-1], layer.units), result, dtype=x.dtype)
+    shape = (*x.shape[:-1], layer.units)
+    return Tensor(g, y, shape, layout.unordered(), dtype=x.dtype)
 
 
 @rule(layers.Embedding)
