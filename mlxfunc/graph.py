@@ -85,6 +85,12 @@ class SymbolicTensor:
             "Use ops.where, or put the condition in a Layer's call."
         )
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"{self.name}: a symbolic tensor has no values for NumPy yet. Use the function of "
+            "mlxfunc.ops, or a Lambda."
+        )
+
     def __iter__(self) -> Iterable[SymbolicTensor]:
         raise TypeError(f"{self.name}: a symbolic tensor cannot be iterated. Use ops.split.")
 
@@ -254,6 +260,7 @@ class Graph:
             raise ValueError(f"{name}: expected each input once, got one twice. List it once.")
         self._listed = {id(t) for t in self.inputs} | {id(t.mask) for t in self.inputs}
         self.nodes = self._ordered()
+        self._masked: dict[tuple, Graph] = {}
 
     def _ordered(self) -> list[Node]:
         visited, first_seen = self._visit()
@@ -317,6 +324,40 @@ class Graph:
                 f"{self.name}: expected every input that the outputs need to be listed, but "
                 f"output {output.name!r} needs input {node.layer.name!r}. Add it to `inputs`."
             )
+
+    def masked(self, masks: list[Any]) -> Graph:
+        """This graph as it is drawn when its inputs come with these masks (None: without one)."""
+        ranks = tuple(
+            None if mask is None or tensor.mask is not None else len(mask.shape)
+            for tensor, mask in zip(self.inputs, masks, strict=True)
+        )
+        if not any(ranks):
+            return self
+        if ranks not in self._masked:
+            self._masked[ranks] = self._drawn_again(ranks)
+        return self._masked[ranks]
+
+    def _drawn_again(self, ranks: tuple[int | None, ...]) -> Graph:
+        twins: dict[int, SymbolicTensor] = {}
+        for tensor, rank in zip(self.inputs, ranks, strict=True):
+            twin = twins[id(tensor)] = SymbolicTensor(tensor.shape, tensor.dtype, tensor.name)
+            shape = tensor.shape[:rank] if tensor.mask is None else tensor.mask.shape
+            if rank is not None or tensor.mask is not None:
+                twin.mask = SymbolicTensor(shape, mx.bool_, f"{tensor.name}/mask")
+                twins[id(tensor.mask)] = twin.mask
+
+        def twin_of(leaf: Any) -> Any:
+            return twins[id(leaf)] if is_symbolic(leaf) else leaf
+
+        for node in self.nodes:
+            if not node.inputs:
+                continue
+            again = node.layer.draw(*tree_map(twin_of, (node.args, node.kwargs)))
+            for old, new in zip(node.outputs, again.outputs, strict=True):
+                twins.setdefault(id(old), new)
+                if old.mask is not None and new.mask is not None:
+                    twins.setdefault(id(old.mask), new.mask)
+        return Graph(tree_map(twin_of, self.input), tree_map(twin_of, self.output), self.name)
 
     def run(
         self, values: list[mx.array], masks: list[mx.array | None], training: bool

@@ -7,14 +7,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from . import regularizers
+from .arguments import InputSpec as InputSpec
+from .arguments import as_array, first_shape, valid_name
 from .graph import (
     Node,
     Shape,
@@ -30,11 +31,13 @@ from .graph import (
 )
 from .nodes import Calls
 from .random_state import get_random_state, set_random_state
-from .registry import Registry, constructor_arguments, serialize, suggest
+from .registry import Registry, constructor_arguments, serialize
 from .weights import Weights
 
 LAYERS = Registry("layers")
 _losses: ContextVar[list[mx.array] | None] = ContextVar("losses", default=None)
+# Whether the layer that is running trains: layers that its `call` calls do as it does.
+_in_training: ContextVar[bool | None] = ContextVar("in_training", default=None)
 
 
 @contextmanager
@@ -46,33 +49,6 @@ def collect_losses() -> Iterator[list[mx.array]]:
         yield losses
     finally:
         _losses.reset(token)
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a layer's first argument must look like: its rank, and the sizes of some axes."""
-
-    ndim: int | None = None
-    min_ndim: int | None = None
-    axes: dict[int, int] = field(default_factory=dict)
-
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
-        if self.ndim is not None and len(shape) != self.ndim:
-            raise ValueError(
-                f"{name}: expected an input of rank {self.ndim}, got shape {shape} "
-                f"(rank {len(shape)}). Reshape the input, the batch axis included."
-            )
-        if self.min_ndim is not None and len(shape) < self.min_ndim:
-            raise ValueError(
-                f"{name}: expected an input of rank {self.min_ndim} or more, got shape {shape} "
-                f"(rank {len(shape)}). Reshape the input, the batch axis included."
-            )
-        for axis, size in self.axes.items():
-            if shape[axis] != size:
-                raise ValueError(
-                    f"{name}: expected size {size} on axis {axis}, got shape {shape}. "
-                    "The layer was built for that size; give it such an input or make another."
-                )
 
 
 class Layer(Weights, Calls):
@@ -112,7 +88,7 @@ class Layer(Weights, Calls):
         self._trainable = bool(trainable)
         self.dtype = None if dtype is None else dtype_name(as_dtype(dtype))
         self.activity_regularizer = regularizers.get(activity_regularizer)
-        self._first_shape = _first_shape(
+        self._first_shape = first_shape(
             self.name, shape_arguments, constructor_arguments(type(self))
         )
         self._nodes: list[Node] = []
@@ -153,15 +129,22 @@ class Layer(Weights, Calls):
         args, kwargs = tree_map(as_array, (args, kwargs))
         if symbols((args, kwargs)):
             return self._draw(args, kwargs)
+        first_call = not self.built
         self._ensure_built(args, kwargs)
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
-        training = self.training if training is None else training
-        return self.forward(args, kwargs, mask=mask, training=training)[0]
+        training = _first_given(training, _in_training.get(), self.training)
+        output = self.forward(args, kwargs, mask=mask, training=training)[0]
+        if first_call and not self._trainable:
+            self.freeze()  # what `call` has built
+        return output
 
     def forward(
         self, args: tuple, kwargs: dict, *, mask: Any = None, training: bool = False
     ) -> tuple[Any, list[mx.array | None]]:
         """Run on arrays: the output, and the mask (or None) of each of its leaves."""
+        mask = _first_given(kwargs.get("mask"), mask)
+        training = _first_given(kwargs.get("training"), training)
+        token = _in_training.set(training)
         try:
             output, masks = self._compute(args, kwargs, mask, training)
         except Exception as error:
@@ -169,11 +152,16 @@ class Layer(Weights, Calls):
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             raise
+        finally:
+            _in_training.reset(token)
         masks = [None] if masks is None else leaves(masks)
         return output, masks + [None] * (len(leaves(output)) - len(masks))
 
     def _compute(self, args: tuple, kwargs: dict, mask: Any, training: bool) -> tuple[Any, Any]:
         args = self._admit(args)
+        for module in self.foreign_modules():
+            if module.training != training:
+                module.train(training)
         output = self.call(*args, **self._flags(kwargs, mask, training))
         if self.activity_regularizer is not None:
             for leaf in leaves(output):
@@ -188,11 +176,7 @@ class Layer(Weights, Calls):
             flags["training"] = training
         if "mask" in names and any(m is not None for m in leaves(mask)):
             flags["mask"] = mask
-        return flags | {
-            key: value
-            for key, value in kwargs.items()
-            if key not in ("training", "mask") or (key in names and value is not None)
-        }
+        return flags | {k: v for k, v in kwargs.items() if k not in ("training", "mask")}
 
     def _admit(self, args: tuple) -> tuple:
         """The arguments, once the first is known to fit `input_spec`, in the layer's dtype."""
@@ -224,9 +208,16 @@ class Layer(Weights, Calls):
         wanted = list(inspect.signature(self.build).parameters)[1:]
         first = shapes_of(args[0]) if args else None
         self.build(first, **{name: shapes[name] for name in wanted if name in shapes})
+        self.built = True
 
     def _draw(self, args: tuple, kwargs: dict) -> Any:
-        """A symbolic call: a Node, its shapes found by probing."""
+        node = self.draw(args, kwargs)
+        node.index = len(self._nodes)
+        self._nodes.append(node)
+        return node.output
+
+    def draw(self, args: tuple, kwargs: dict) -> Node:
+        """A symbolic call, its shapes found by probing; not yet one of `get_output_at`'s."""
         self._ensure_built(args, kwargs)
         mask = kwargs.get("mask")
         if mask is None and args:
@@ -238,9 +229,9 @@ class Layer(Weights, Calls):
                 kwargs.setdefault(f"{name}_mask", value.mask)
         node = Node(self, args, kwargs, mask)
         node.produce(*infer(self._probe, node))
-        node.index = len(self._nodes)
-        self._nodes.append(node)
-        return node.output
+        if not self._trainable:
+            self.freeze()  # what `call` has built
+        return node
 
     def _probe(self, node: Node, values: dict[int, mx.array]) -> tuple[Any, list]:
         """Run the node on stand-ins, and leave no trace: no state moved, no randomness drawn."""
@@ -343,6 +334,11 @@ def _signature(cls: type[Layer]) -> _CallSignature:
     return _CallSignature(names, names[0] if names else None)
 
 
+def _first_given(*values: Any) -> Any:
+    """The first that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
 def _build_once(build: Callable) -> Callable:
     """`build`, which also notes that it ran, for which shapes, and freezes what is not trained."""
 
@@ -355,48 +351,3 @@ def _build_once(build: Callable) -> Callable:
             self.freeze()
 
     return wrapper
-
-
-def as_array(value: Any) -> Any:
-    """NumPy arrays as MLX's (float64 as float32); anything else as it is."""
-    if isinstance(value, np.ndarray):
-        return mx.array(value.astype(np.float32) if value.dtype == np.float64 else value)
-    return value
-
-
-def valid_name(name: str) -> str:
-    """Layer names are path segments of parameters and of ONNX names."""
-    if not isinstance(name, str) or not name or set(name) & set("./") or name.startswith("_"):
-        raise ValueError(
-            f"name: expected a name without '.', '/' or a leading '_', got {name!r}. "
-            "Weights and ONNX nodes are found by paths made of layer names."
-        )
-    return name
-
-
-_SHAPE_ARGUMENTS = ("input_shape", "batch_input_shape", "batch_size", "input_dim", "input_length")
-
-
-def _first_shape(name: str, given: dict[str, Any], known: list[str]) -> tuple | None:
-    """The batch shape that a Sequential's first layer was given, if any."""
-    for key in given:
-        if key == "data_format" and given[key] in (None, "channels_last"):
-            continue
-        if key == "data_format":
-            raise ValueError(
-                f"{name}: expected data_format 'channels_last', got {given[key]!r}. "
-                "MLX is channels-last."
-            )
-        if key not in _SHAPE_ARGUMENTS:
-            names = [*known, *_SHAPE_ARGUMENTS]
-            raise TypeError(f"{name}: unknown argument {key!r}.{suggest(key, names)}")
-    if given.get("batch_input_shape") is not None:
-        return tuple(given["batch_input_shape"])
-    if given.get("input_shape") is not None:
-        return (given.get("batch_size"), *given["input_shape"])
-    if given.get("input_dim") is not None:
-        length = (given["input_length"],) if "input_length" in given else ()
-        return (given.get("batch_size"), *length, given["input_dim"])
-    if "input_length" in given:
-        return (given.get("batch_size"), given["input_length"])
-    return None

@@ -58,6 +58,13 @@ class Model(Layer, Trainer):
             )
         return self._graph
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        # A layer may be called as an attribute is, `history` say: both stay, the layer a member.
+        if isinstance(self.get(key), Layer) and not isinstance(value, Layer):
+            object.__setattr__(self, key, value)
+        else:
+            super().__setattr__(key, value)
+
     # Running.
 
     def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
@@ -76,7 +83,7 @@ class Model(Layer, Trainer):
             )
         ]
         masks = [None] * len(values) if mask is None else self.flatten_inputs(mask)
-        return self.graph.run(values, masks, training)
+        return self.graph.masked(masks).run(values, masks, training)
 
     def flatten_inputs(self, inputs: Any) -> list[Any]:
         """One value an input, in order, from a single value, a list, or a dict by name."""
@@ -171,7 +178,9 @@ class Model(Layer, Trainer):
         from .saving import draw_graph
 
         inputs, outputs = draw_graph(config)
-        return cls(inputs, outputs, name=config["name"], trainable=config.get("trainable", True))
+        model = cls(inputs, outputs, name=config["name"])
+        model._trainable = config.get("trainable", True)  # of each layer, its own config tells
+        return model
 
     def to_json(self, **options: Any) -> str:
         """The architecture as JSON, without weights; `mf.models.model_from_json` reads it."""
@@ -307,7 +316,9 @@ class Sequential(Model):
     def from_config(cls, config: dict[str, Any]) -> Sequential:
         with sharing():
             layers = [LAYERS.get(entry) for entry in config["layers"]]
-        return cls(layers, name=config["name"], trainable=config.get("trainable", True))
+        model = cls(layers, name=config["name"])
+        model._trainable = config.get("trainable", True)
+        return model
 
 
 def _names(structure: Any, tensors: list[SymbolicTensor]) -> list[str]:

@@ -85,14 +85,17 @@ def _method(name: str, reflected: bool = False) -> Callable:
 for _symbol, _name in {
     **{"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"},
     **{"floordiv": "floor_divide", "mod": "remainder", "pow": "power", "matmul": "matmul"},
+    **{"and": "logical_and", "or": "logical_or", "xor": "logical_xor"},
 }.items():
     setattr(SymbolicTensor, f"__{_symbol}__", _method(_name))
     setattr(SymbolicTensor, f"__r{_symbol}__", _method(_name, reflected=True))
 for _symbol, _name in {
     **{"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"},
-    **{"neg": "negative", "abs": "abs", "invert": "logical_not", "getitem": "getitem"},
-    **{"and": "logical_and", "or": "logical_or"},
+    **{"ne": "not_equal", "neg": "negative", "abs": "abs", "invert": "logical_not"},
+    **{"getitem": "getitem", "round": "round"},
 }.items():
     setattr(SymbolicTensor, f"__{_symbol}__", _method(_name))
+for _name in ("reshape", "squeeze"):
+    setattr(SymbolicTensor, _name, _method(_name))
 
 LAYERS.register(Operation)

@@ -18,6 +18,7 @@ REGISTRIES: dict[str, Registry] = {}
 _REGISTERED: dict[str, Any] = {}
 _SCOPES: list[dict[str, Any]] = []
 _SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
+_BY_REFERENCE: ContextVar[bool] = ContextVar("by_reference", default=False)
 
 
 class Registry:
@@ -93,7 +94,8 @@ class Registry:
             if data.get("shared") in table:
                 return table[data["shared"]]
             raise ValueError(f"{self.kind}: expected a dict with 'class_name', got {data!r}.")
-        found = self.lookup(data.get("registered_name") or data["class_name"])
+        name = data.get("registered_name") or data["class_name"]
+        found = self.lookup(name) if isinstance(name, str) else name
         config = data.get("config") or {}
         if not inspect.isclass(found):
             return found
@@ -146,6 +148,8 @@ def serialize(obj: Any) -> Any:
         return obj.tolist()
     if not callable(obj):
         raise TypeError(f"serialize: expected an object with get_config, got {obj!r}.")
+    if _BY_REFERENCE.get():
+        return obj
     if obj.__name__ == "<lambda>":
         raise ValueError(
             "serialize: a lambda has no name to be found by. Define a function with `def` "
@@ -220,8 +224,20 @@ def snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _public_name(obj: Any) -> str:
+@contextlib.contextmanager
+def by_reference() -> Iterator[None]:
+    """Within the block classes and functions stand for themselves: for copies, not for files."""
+    token = _BY_REFERENCE.set(True)
+    try:
+        yield
+    finally:
+        _BY_REFERENCE.reset(token)
+
+
+def _public_name(obj: Any) -> Any:
     """The name a file may find `obj` by. Raises: ValueError when that would find another one."""
+    if _BY_REFERENCE.get():
+        return obj
     for name, known in _REGISTERED.items():
         if known is obj:
             return name

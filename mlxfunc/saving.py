@@ -20,8 +20,8 @@ from .files import replacing
 from .graph import Graph, Node, SymbolicTensor, as_dtype, dtype_name, is_symbolic
 from .layer import LAYERS, Input
 from .model import Model
+from .registry import by_reference, deserialize, serialize, sharing
 from .registry import custom_object_scope as custom_object_scope
-from .registry import deserialize, serialize, sharing
 from .registry import register_serializable as register_serializable
 
 FORMAT = {"format": "mlxfunc", "version": 1}
@@ -219,4 +219,5 @@ def _decode(value: Any, tensor: Any) -> Any:
 
 def clone(model: Model) -> Model:
     """A model of the same architecture and sharing, with weights of its own."""
-    return type(model).from_config(model.get_config())
+    with by_reference():
+        return type(model).from_config(model.get_config())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,8 @@ def _reorder(array: mx.array, blocks: Any) -> mx.array:
 class _Frozen(set):
     """Names of arrays without a gradient. `unfreeze` clears it; `always` stays."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        super().__init__(names)
         self.always: set[str] = set()
 
     def clear(self) -> None:
@@ -172,6 +172,17 @@ class Weights(nn.Module):
 
         visit(self)
         return list(found.values())
+
+    def foreign_modules(self) -> Iterator[nn.Module]:
+        """The modules of this layer, alone or in lists and dicts, that are not layers."""
+        rest = list(self.values())
+        while rest:
+            value = rest.pop()
+            if isinstance(value, nn.Module):
+                if not isinstance(value, Weights):
+                    yield value
+            elif isinstance(value, dict | list):
+                rest += value.values() if isinstance(value, dict) else value
 
     def _variables(self) -> list[tuple[nn.Module, str, WeightRecord | None]]:
         """(module, key, record) of every weight in Keras's order."""

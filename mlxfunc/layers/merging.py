@@ -147,7 +147,7 @@ class Concatenate(Merge):
             else mx.broadcast_to(m.reshape(*m.shape, *(1,) * (rank - m.ndim)), x.shape)
             for x, m in zip(inputs, mask, strict=True)
         ]
-        return mx.all(mx.concatenate(full, axis=axis), axis=-1)
+        return mx.any(mx.concatenate(full, axis=axis), axis=-1)
 
 
 class Dot(Merge):
