@@ -221,6 +221,13 @@ def test_names_are_those_of_the_model():
     assert exported.producer_name == "mlx2onnx"
 
 
+def test_an_input_may_be_an_output():
+    x = mf.Input((4,), name="x")
+    y = layers.Dense(2, name="y")(x)
+    exported = export(mf.Model(x, [y, x, y]))
+    assert [v.name for v in exported.graph.output] == ["y", "x_output", "y_1"]
+
+
 def test_names_may_be_given():
     exported = export(named_model(), input_names=["a", "b"], output_names=["c", "d"])
     assert [v.name for v in exported.graph.input] == ["a", "b"]
@@ -241,6 +248,21 @@ def test_float16(name):
     assert onnx.TensorProto.FLOAT16 in kinds
     full = export(MODELS[name].build(), verify=False)
     assert exported.ByteSize() < 0.6 * full.ByteSize()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: layers.Dense(2)(layers.Dense(3, dtype="float16")(x)),
+        lambda x: layers.add([layers.Dense(4, dtype="float16")(x), x]),
+        lambda x: layers.Dense(2, dtype="float16")(x),
+    ],
+    ids=["then float32", "merged", "last"],
+)
+def test_a_layer_in_half_precision(build):
+    x = mf.Input((4,))
+    exported = export(mf.Model(x, build(x)), rtol=1e-2, atol=1e-2)
+    assert onnx.TensorProto.FLOAT16 in {t.data_type for t in exported.graph.initializer}
 
 
 def test_bfloat16_weights_become_float32():
@@ -289,12 +311,6 @@ def test_a_function_and_a_module_take_the_same_call(tmp_path):
     assert [v.name for v in exported.graph.input] == ["x", "y"]
     x = np.ones((2, 3), np.float32)
     np.testing.assert_allclose(run_onnx(exported, {"x": x, "y": x})[0], np.tanh(x) + x, 1e-6)
-
-
-def test_intermediate_layers_are_outputs_of_a_model_of_them():
-    model = MODELS["mlp"].build()
-    inner = mf.Model(model.input, [model.layers[1].output, model.output], name="both")
-    assert len(export(inner).graph.output) == 2
 
 
 # what is refused -------------------------------------------------------------------------------

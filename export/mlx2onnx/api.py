@@ -115,7 +115,9 @@ def _model_graph(walk: Walk, model: mf.Model, nchw: tuple, given_names: tuple) -
     g, specs = walk.g, model.inputs
     names = _names("input", given_names[0], model.input_names)
     first_in = _channels_first("inputs_as_nchw", nchw[0], names, specs)
-    out_names = _names("output", given_names[1], model.output_names)
+    # An output that is an input, or is called like one, has another name in the file.
+    own = [f"{n}_output" if n in names else n for n in model.output_names]
+    out_names = _names("output", given_names[1], own)
     first_out = _channels_first("outputs_as_nchw", nchw[1], out_names, model.outputs)
     tensors = []
     for name, spec in zip(names, specs, strict=True):

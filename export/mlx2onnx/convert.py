@@ -87,7 +87,7 @@ class Walk:
         self, model: Any, inputs: Sequence[Tensor], masks: Sequence[Any]
     ) -> tuple[Outputs, Masks]:
         """The outputs of a model, flat, and their masks."""
-        graph = model.graph
+        graph = model.graph.masked(masks)
         known: dict[int, Any] = {}
         for tensor, value, mask in zip(graph.inputs, inputs, masks, strict=True):
             known[id(tensor)] = value
@@ -164,19 +164,22 @@ class Walk:
         return None if made is None else leaves(made)
 
     def _admit(self, layer: Any, args: tuple) -> tuple:
-        """Float arguments in the layer's own dtype, when it has one that ONNX stores."""
-        if layer.dtype in (None, "float32", "bfloat16"):
+        """Float arguments in the type that the layer computes in: its own, or the widest."""
+        tensors = [leaf for leaf in leaves(args) if is_tensor(leaf)]
+        floats = [t for t in tensors if mx.issubdtype(t.dtype, mx.floating)]
+        if layer.dtype is not None:
+            kind = as_dtype(layer.dtype)
+        else:
+            kinds = {t.dtype for t in floats} | {w.dtype for w in layer.weights}
+            kind = mx.float16 if kinds == {mx.float16} else mx.float32
+        if all(t.dtype == kind for t in floats):
             return args
-        kind = as_dtype(layer.dtype)
+        return tree_map(lambda v: self._cast(v, kind) if any(v is t for t in floats) else v, args)
 
-        def cast(value: Any) -> Any:
-            if not is_tensor(value) or not mx.issubdtype(value.dtype, mx.floating):
-                return value
-            made = value.map(lambda v, layout: self.g.cast(v, kind))
-            made.dtype = kind
-            return made
-
-        return tree_map(cast, args)
+    def _cast(self, value: Tensor, kind: mx.Dtype) -> Tensor:
+        made = value.map(lambda v, layout: self.g.cast(v, kind))
+        made.dtype = kind
+        return made
 
     def _nested(self, model: Any, args: tuple, mask: Any) -> tuple[Outputs, Masks]:
         inputs = [
@@ -198,9 +201,7 @@ class Walk:
         floats = [mx.issubdtype(d, mx.floating) for d in (value.dtype, wanted.dtype)]
         if value.dtype == wanted.dtype or all(floats):
             return value
-        made = value.map(lambda v, layout: self.g.cast(v, wanted.dtype))
-        made.dtype = wanted.dtype
-        return made
+        return self._cast(value, wanted.dtype)
 
     def _function(self, model: Any, inputs: Sequence[Tensor]) -> Outputs:
         """A call of the local function that a reused model becomes."""
