@@ -409,3 +409,15 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         export(mf.Model(x, layers.Dense(2)(x)), path=path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_more_than_two_gigabytes(tmp_path):
+    ids = mf.Input((3,), dtype="int32", name="ids")
+    table = layers.Embedding(600_000, 1000, embeddings_initializer="ones")
+    model = mf.Model(ids, layers.Dense(2)(layers.GlobalAveragePooling1D()(table(ids))))
+    path = tmp_path / "model.onnx"
+    export(model, path=path, verify=(2,))
+    assert path.stat().st_size < 4096
+    assert path.with_name("model.onnx.data").stat().st_size > 2**31
+    assert mlx2onnx.verify(model, path, batches=(1,)).ok
