@@ -45,7 +45,7 @@ class Noise(Seeded):
     amount = "rate"
 
     def call(self, inputs: mx.array, training: bool = False) -> mx.array:
-        return self.disturb(inputs) if training and self[self.amount] > 0 else inputs
+        return self.disturb(inputs) if training and getattr(self, self.amount) > 0 else inputs
 
     def disturb(self, x: mx.array) -> mx.array:
         raise NotImplementedError
