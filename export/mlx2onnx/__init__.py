@@ -5,6 +5,7 @@
 
 from mlx2onnx.api import to_onnx
 from mlx2onnx.convert import UnsupportedLayers
+from mlx2onnx.endpoints import endpoint, with_outputs
 from mlx2onnx.inspect import Contents, inspect
 from mlx2onnx.quantize import Quantized, quantize
 from mlx2onnx.trace import UnsupportedPrimitives
@@ -17,8 +18,10 @@ __all__ = [
     "UnsupportedLayers",
     "UnsupportedPrimitives",
     "VerificationError",
+    "endpoint",
     "inspect",
     "quantize",
     "to_onnx",
     "verify",
+    "with_outputs",
 ]

@@ -24,6 +24,8 @@ from onnx_ir.passes import PassManager, common
 OPSETS = range(17, 27)
 PRODUCER = "mlx2onnx"
 FUNCTION_DOMAIN = "mlxfunc"
+# Operators that ONNX Runtime adds to the standard.
+RUNTIME_DOMAIN = "com.microsoft"
 # Above this many elements, a constant in a function becomes one of its inputs:
 # ONNX Runtime copies constants of a body at every call.
 MAX_BODY_CONSTANT = 64
@@ -86,19 +88,29 @@ class Builder:
     """Collects one ONNX model.
 
     `opset` is 17 to 26. `dtype="float16"` stores and computes every float32 value in float16.
+    `quantized` is what rules make of quantized weights: "MatMulNBits", or None for floats.
     Operands of `op` are Values, None for an absent optional input, arrays, lists of ints (int64),
     or Python scalars (of the dtype of the first Value operand).
 
-    Raises: ValueError for another opset or dtype.
+    Raises: ValueError for another opset, dtype or `quantized`.
     """
 
-    def __init__(self, opset: int = 20, dtype: str = "float32"):
+    def __init__(
+        self, opset: int = 20, dtype: str = "float32", quantized: str | None = None
+    ) -> None:
         if opset not in OPSETS:
             raise ValueError(f"to_onnx: expected opset 17 to 26, got {opset}.")
         if dtype not in ("float32", "float16"):
             raise ValueError(f"to_onnx: expected dtype 'float32' or 'float16', got {dtype!r}.")
+        if quantized not in (None, "MatMulNBits"):
+            raise ValueError(
+                f"to_onnx: expected quantized 'MatMulNBits' or None, got {quantized!r}."
+            )
         self.opset = opset
         self.dtype = dtype
+        self.quantized = quantized
+        # What a dynamic dimension is in the file: a size, or another name.
+        self.dimension: Callable[[Any], Any] = lambda dim: dim
         self._main = _Frame(ir.Graph([], [], nodes=[], name=PRODUCER, opset_imports={"": opset}))
         self._frame = self._main
         self._functions: dict[str, tuple[ir.Function, list[Value]]] = {}
@@ -160,7 +172,7 @@ class Builder:
         if name in self._names:
             raise ValueError(f"to_onnx: expected unique input names, got {name!r} twice. Rename.")
         self._names[name] = 1
-        dims = [f"{name}_dim_{i}" if d is None else d for i, d in enumerate(shape)]
+        dims = [f"{name}_dim_{i}" if d is None else self.dimension(d) for i, d in enumerate(shape)]
         value = ir.val(name, self.element_type(dtype), dims)
         self._main.graph.inputs.append(value)
         return value
@@ -274,7 +286,7 @@ class Builder:
         if dtype is not None:
             value.dtype = self.element_type(dtype)
         if shape is not None:
-            value.shape = ir.Shape(shape)
+            value.shape = ir.Shape([self.dimension(d) for d in shape])
         return value
 
     # nodes ------------------------------------------------------------------------------------
@@ -445,7 +457,9 @@ class Builder:
         """
         formals = [
             ir.val(self._unique("formal"), self.element_type(dtype), shape)
-            for dtype, shape in inputs
+            for dtype, shape in (
+                (d, None if s is None else [self.dimension(n) for n in s]) for d, s in inputs
+            )
         ]
         graph = ir.Graph(formals, [], nodes=[], name=self._unique("body"))
         with self._inside(_Frame(graph, self._frame, self._frame.function)):
@@ -486,6 +500,7 @@ class Builder:
             Value(name=f"{name}_{i}", shape=a.shape, type=a.type) for i, a in enumerate(arguments)
         ]
         imports = {"": self.opset, FUNCTION_DOMAIN: 1}
+        imports |= {RUNTIME_DOMAIN: 1} if self.quantized else {}
         frame = _Frame(ir.Graph(formals, [], nodes=[], name=name, opset_imports=imports))
         frame.function = frame
         with self._inside(frame):
@@ -508,6 +523,8 @@ class Builder:
             graph.outputs.append(self._named(value, name))
         if self._functions:
             graph.opset_imports[FUNCTION_DOMAIN] = 1
+        if self.quantized:
+            graph.opset_imports[RUNTIME_DOMAIN] = 1
         model = ir.Model(
             graph,
             ir_version=_IR_VERSIONS[self.opset],
@@ -576,7 +593,8 @@ def write(model: Model | onnx.ModelProto, path: Path, data_name: str | None = No
 def _without_weight_types(model: Model) -> Model:
     """Drops what value_info would repeat of the initializers."""
     for value in model.graph.initializers.values():
-        value.shape = value.type = None
+        if not value.is_graph_input():
+            value.shape = value.type = None
     return model
 
 

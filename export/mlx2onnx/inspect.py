@@ -73,15 +73,17 @@ def inspect(file: str | os.PathLike | onnx.ModelProto) -> Contents:
     graph = proto.graph
     operators = Counter(node.op_type for node in graph.node)
     uses = Counter(name for node in graph.node for name in set(node.input))
-    # Constants of rules are not weights of layers.
-    weights = [t for t in graph.initializer if not t.name.startswith("constant")]
+    # Constants of rules are not weights of layers, nor are the defaults of inputs.
+    inputs = {value.name for value in graph.input}
+    stored = [t for t in graph.initializer if t.name not in inputs]
+    weights = [t for t in stored if not t.name.startswith("constant")]
     return Contents(
         inputs=[_value(v) for v in graph.input],
         outputs=[_value(v) for v in graph.output],
         operators=dict(operators.most_common()),
         functions={f.name: len(f.node) for f in proto.functions},
         weights=len(weights),
-        weight_bytes=sum(_bytes(t) for t in graph.initializer),
+        weight_bytes=sum(_bytes(t) for t in stored),
         shared={t.name: uses[t.name] for t in weights if uses[t.name] > 1},
         opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
         ir_version=proto.ir_version,

@@ -102,10 +102,12 @@ def function_to_graph(
     inputs: Sequence[Any] | Mapping[str, Any],
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    prefix: str = "",
 ) -> None:
     """Makes `fn`, a function of arrays or an `mlx.nn.Module`, the graph of `g`.
 
-    `inputs` are arrays or specs, a list or a dict by argument name; see `as_spec`.
+    `inputs` are arrays or specs, a list or a dict by argument name; see `as_spec`. Names of the
+    graph begin with `prefix`.
 
     Raises: TypeError and ValueError for a spec; UnsupportedPrimitives.
     """
@@ -117,7 +119,11 @@ def function_to_graph(
     specs = [as_spec(entry) for entry in entries]
     given = [entry if isinstance(entry, mx.array) else None for entry in entries]
     values = [
-        g.input(name, dtype, ["batch" if d is None and a == 0 else d for a, d in enumerate(shape)])
+        g.input(
+            prefix + name,
+            dtype,
+            ["batch" if d is None and a == 0 else d for a, d in enumerate(shape)],
+        )
         for name, (shape, dtype) in zip(names, specs, strict=True)
     ]
     weights: dict[str, mx.array] = {}
@@ -135,7 +141,7 @@ def function_to_graph(
     if len(names) != len(made):
         raise ValueError(f"to_onnx: expected {len(made)} output names, got {len(names)}.")
     for value, name in zip(made, names, strict=True):
-        g.output(value, name)
+        g.output(value, prefix + name)
 
 
 def as_spec(entry: Any) -> Spec:

@@ -18,6 +18,7 @@ import onnx
 from mlx2onnx import files
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx2onnx.convert import is_model
+from mlx2onnx.endpoints import EXTRA_OUTPUTS, is_endpoints, with_outputs
 from mlx2onnx.samples import sample
 from mlxfunc.graph import leaves
 
@@ -91,7 +92,7 @@ class Report:
 
 
 def verify(
-    source: mf.Model | nn.Module | Callable[..., Any],
+    source: mf.Model | nn.Module | Callable[..., Any] | Mapping[str, Any],
     file: str | os.PathLike | onnx.ModelProto,
     inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     rtol: float | None = None,
@@ -102,11 +103,11 @@ def verify(
     """Runs `file` in ONNX Runtime and `source` in MLX, and compares.
 
     Args:
-        source: what was exported.
+        source: what was exported; a dict of the endpoints when there are several.
         file: a path, or the ModelProto.
         inputs: arrays, a list or a dict by name, to run on; None: random ones, with ids that every
             Embedding takes and with padded steps, at these `batches` and at two sizes of each
-            other dynamic dimension.
+            other dynamic dimension. For endpoints: a dict of these by endpoint.
         rtol, atol: |ONNX - MLX| <= atol · max(1, largest |MLX|) + rtol · |MLX|, so that an error
             is measured by the output it is in; None: what the file's dtype allows.
 
@@ -115,22 +116,34 @@ def verify(
     """
     proto = load(file)
     session = open_session(file)
-    runner = _Runner(source, proto, session)
-    default = TOLERANCES["float16" if runner.half else "float32"]
+    default = TOLERANCES["float16" if _half(proto) else "float32"]
     report = Report(default[0] if rtol is None else rtol, default[1] if atol is None else atol)
+    if is_endpoints(source):
+        given = dict(inputs or {})
+        for name, part in source.items():
+            runner = _Runner(part, proto, session, f"{name}/")
+            _try(runner, given.get(name), batches, report)
+    else:
+        _try(_Runner(source, proto, session), inputs, batches, report)
+    if not report.ok:
+        raise VerificationError(report)
+    return report
+
+
+def _try(runner: _Runner, inputs: Any, batches: Sequence[int], report: Report) -> None:
+    """Adds to the report what the runs of one model show."""
     failing = None
     for point, arrays in runner.trials(inputs, batches):
         expected, found = runner.run(arrays, report)
-        report.sizes.append(point)
+        if point not in report.sizes:
+            report.sizes.append(point)
         if not _compare(report, runner.output_names, expected, found) and failing is None:
             failing = arrays
         if report.mlx_seconds + report.onnx_seconds > PATIENCE:
             break
-    if failing is not None and isinstance(source, mf.Model):
-        report.layer = _first_difference(source, proto, failing, report)
-    if not report.ok:
-        raise VerificationError(report)
-    return report
+    if failing is not None and isinstance(runner.source, mf.Model) and report.layer is None:
+        found_layer = _first_difference(runner.source, runner.proto, failing, report)
+        report.layer = None if found_layer is None else runner.prefix + found_layer
 
 
 def load(file: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
@@ -181,10 +194,13 @@ def run_onnx(
 
 
 class _Runner:
-    """Gives the same arrays, in MLX's layout, to MLX and to a session."""
+    """Gives the same arrays, in MLX's layout, to MLX and to a session.
 
-    def __init__(self, source: Any, proto: onnx.ModelProto, session: Any) -> None:
-        self.source, self.session = source, session
+    Of a file of several endpoints it runs the one whose names begin with `prefix`.
+    """
+
+    def __init__(self, source: Any, proto: onnx.ModelProto, session: Any, prefix: str = "") -> None:
+        self.proto, self.session, self.prefix = proto, session, prefix
         properties = {p.key: p.value for p in proto.metadata_props}
         self.nchw = {
             name
@@ -193,9 +209,16 @@ class _Runner:
             if name
         }
         self.right_padded = RIGHT_PADDED in properties
-        self.inputs = session.get_inputs()
-        self.output_names = [output.name for output in session.get_outputs()]
-        self.half = _half(proto)
+        entries = [*session.get_inputs(), *session.get_overridable_initializers()]
+        order = [value.name for value in proto.graph.input]
+        self.inputs = sorted(
+            (e for e in entries if e.name.startswith(prefix)), key=lambda e: order.index(e.name)
+        )
+        names = [output.name for output in session.get_outputs()]
+        self.output_names = [name for name in names if name.startswith(prefix)]
+        paths = [path for path in properties.get(EXTRA_OUTPUTS, "").split(",") if path]
+        extended = paths and isinstance(source, mf.Model)
+        self.source = with_outputs(source, paths) if extended else source
         if isinstance(source, mf.Model) and len(source.inputs) != len(self.inputs):
             raise ValueError(
                 f"{source.name}: expected a file with {len(source.inputs)} inputs, got one with "
