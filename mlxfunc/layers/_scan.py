@@ -9,7 +9,7 @@ that takes all that does not depend on the incoming gradient out of its loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx.utils import tree_map
@@ -34,9 +34,12 @@ def _cut_vjp(x: mx.array, cotangents: Arrays, outputs: Arrays) -> mx.array:
     return mx.concatenate(cotangents)
 
 
-@mx.custom_function
-def _steps(x: mx.array) -> Any:
+def _split(x: mx.array) -> Arrays:
+    # Without a derivative: where none is asked for, it would only cost time to compile.
     return [mx.squeeze(step, 0) for step in mx.split(x, len(x))]
+
+
+_steps = mx.custom_function(_split)
 
 
 @_steps.vjp
@@ -102,30 +105,38 @@ def loop(
     return stack(outputs), outputs[-1], states
 
 
-class Kernel(Protocol):
+class Kernel:
     """A cell, as `scan` needs it: one step, and its derivative in the parts that can be hoisted.
 
     The recurrence is `states = step(x, p, states)` with p = h Whᵀ + b, h being the first state.
+    An instance, with the constants it uses, serves a piece of a sequence.
     """
+
+    def __init__(self, units: int) -> None:
+        self.units = units
 
     def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
         """The next states, and what the derivative needs to know."""
+        raise NotImplementedError
 
     def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
         """What a gradient will be multiplied with, for all steps at once."""
+        raise NotImplementedError
 
     def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
         """The gradient of p, what `inputs` will need, and the gradients of the states before.
 
         The states also get what comes through p; None stands for no other gradient.
         """
+        raise NotImplementedError
 
     def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
         """The gradients of x and of p, for all steps at once."""
+        return kept, kept
 
 
 def scan(
-    kernel: Kernel,
+    kernel: type[Kernel],
     x: mx.array,
     weight: mx.array,
     bias: mx.array | None,
@@ -146,7 +157,8 @@ def scan(
     pieces = cut(x)
     masks: Sequence[Any] = [None] * len(pieces) if mask is None else cut(mask)
     for piece, mask_piece in zip(pieces, masks, strict=True):
-        output, states = _scan_piece(kernel, piece, weight, bias, states, mask_piece, keep)
+        cell = kernel(weight.shape[1])
+        output, states = _scan_piece(cell, piece, weight, bias, states, mask_piece, keep)
         outputs.append(output)
     finals = [state.astype(dtype) for state in states]
     return join(outputs).astype(dtype), finals[0], finals
@@ -162,12 +174,12 @@ def _scan_piece(
     keep: mx.array | None,
 ) -> tuple[mx.array, Arrays]:
     """`scan` of a few steps: all outputs and the last states, with a derivative by hand."""
-    masks: Sequence[Any] = [None] * len(x) if mask is None else unstack(mask[..., None])
+    masks: Sequence[Any] = [None] * len(x) if mask is None else _split(mask[..., None])
 
     @mx.custom_function
     def run(x: mx.array, weight: mx.array, bias: Any, states: Arrays) -> Any:
         sequences, saved, projection = [], [], weight.T
-        for x_t, mask_t in zip(unstack(x), masks, strict=True):
+        for x_t, mask_t in zip(_split(x), masks, strict=True):
             h = states[0] if keep is None else states[0] * keep
             p = h @ projection if bias is None else mx.addmm(bias, h, projection)
             new, save = kernel.step(x_t, p, states)
@@ -186,7 +198,7 @@ def _scan_piece(
         slopes = kernel.slopes(before, saved)
         if mask is not None:
             slopes = [mx.where(spread(mask, a.ndim), a, 0) for a in slopes]
-        rows = list(zip(*map(unstack, slopes), unstack(cotangents[0][0]), masks, strict=True))
+        rows = list(zip(*map(_split, slopes), _split(cotangents[0][0]), masks, strict=True))
         grads = list(cotangents[1])
         kept = []
         for *row, dy, mask_t in reversed(rows):
@@ -211,7 +223,7 @@ def _stacks(rows: Iterable[Arrays]) -> list[mx.array]:
     return [stack(list(column)) for column in zip(*rows, strict=True)]
 
 
-class SimpleKernel:
+class SimpleKernel(Kernel):
     """h' = tanh(x + p)"""
 
     def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
@@ -225,57 +237,48 @@ class SimpleKernel:
         dp = grads[0] * slopes[0]
         return dp, dp, [None]
 
-    def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
-        return kept, kept
 
-
-class LSTMKernel:
+class LSTMKernel(Kernel):
     """i, f, o = σ(x + p), g = tanh(x + p); c' = f c + i g; h' = o tanh(c')
 
-    σ(x) = (tanh(x / 2) + 1) / 2, so one tanh makes all gates.
+    σ(x) = tanh(x / 2) / 2 + 1/2, so one tanh makes all gates.
     """
 
-    def _scale(self, units: int) -> mx.array:
-        return mx.repeat(mx.array([0.5, 0.5, 1.0, 0.5]), units)
-
-    def _gates(self, t: mx.array) -> Arrays:
-        i, f, g, o = mx.split(t, 4, axis=-1)
-        return [0.5 * i + 0.5, 0.5 * f + 0.5, g, 0.5 * o + 0.5]
+    def __init__(self, units: int) -> None:
+        super().__init__(units)
+        self.scale, self.shift = (
+            mx.repeat(mx.array(row), units) for row in ([0.5, 0.5, 1.0, 0.5], [0.5, 0.5, 0.0, 0.5])
+        )
+        self.is_output = mx.array([[False], [False], [False], [True]])
 
     def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
-        t = tanh((x + p) * self._scale(states[0].shape[-1]))
-        i, f, g, o = self._gates(t)
+        gates = tanh((x + p) * self.scale) * self.scale + self.shift
+        i, f, g, o = mx.split(gates, 4, axis=-1)
         c = f * states[1] + i * g
         a = tanh(c)
-        return [o * a, c], [t, a]
+        return [o * a, c], [gates, a]
 
     def slopes(self, before: Arrays, saved: Arrays) -> Arrays:
-        t, a = saved
-        units = a.shape[-1]
-        i, f, g, o = self._gates(t)
-        inner = mx.square(self._scale(units)) * (1 - mx.square(t))
+        gates, a = saved
+        i, f, g, o = mx.split(gates, 4, axis=-1)
+        inner = mx.square(self.scale) - mx.square(gates - self.shift)
         outer = mx.stack([g, before[1], i, a], axis=-2)
-        return [mx.unflatten(inner, -1, (4, units)) * outer, o * (1 - mx.square(a)), f]
+        return [mx.unflatten(inner, -1, (4, self.units)) * outer, o * (1 - mx.square(a)), f]
 
     def back(self, grads: Arrays, slopes: Arrays) -> tuple[mx.array, mx.array, list]:
         gates, through, f = slopes
         dh, dc = grads
         dc = dc + dh * through
-        to_output = mx.array([[False], [False], [False], [True]])
-        dp = mx.flatten(gates * mx.where(to_output, dh[:, None], dc[:, None]), 1)
+        dp = mx.flatten(gates * mx.where(self.is_output, dh[:, None], dc[:, None]), 1)
         return dp, dp, [None, dc * f]
 
-    def inputs(self, kept: mx.array, slopes: Arrays) -> tuple[mx.array, mx.array]:
-        return kept, kept
 
-
-class GRUKernel:
+class GRUKernel(Kernel):
     """r, z = σ(x + p); n = tanh(x + r p); h' = (1 - z) n + z h, each with its block of x and p"""
 
     def step(self, x: mx.array, p: mx.array, states: Arrays) -> tuple[Arrays, Arrays]:
-        h = states[0]
-        cut = [2 * h.shape[-1]]
-        (x_gates, x_new), (p_gates, p_new) = mx.split(x, cut, -1), mx.split(p, cut, -1)
+        h, gates_end = states[0], [2 * self.units]
+        (x_gates, x_new), (p_gates, p_new) = (mx.split(a, gates_end, axis=-1) for a in (x, p))
         gates = sigmoid(x_gates + p_gates)
         r, z = mx.split(gates, 2, axis=-1)
         n = tanh(x_new + r * p_new)

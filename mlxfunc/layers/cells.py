@@ -27,7 +27,7 @@ class Cell(Seeded, KernelLayer):
     """
 
     order: tuple[int, ...] = (0,)  # of Keras's gates, in MLX's layout
-    kernel: Kernel
+    kernel: type[Kernel]
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Cell(Seeded, KernelLayer):
 class SimpleRNNCell(Cell):
     """h' = activation(Wx x + Wh h + b), with one gate; states h. See SimpleRNN."""
 
-    kernel = SimpleKernel()
+    kernel = SimpleKernel
 
     def step(self, x: mx.array, states: Any, keep: mx.array | None) -> tuple[mx.array, list]:
         h = self.activation(x + self.recur(dropped(states[0], keep)))
@@ -155,7 +155,7 @@ class LSTMCell(GatedCell):
     """
 
     order = (0, 1, 2, 3)
-    kernel = LSTMKernel()
+    kernel = LSTMKernel
 
     def __init__(
         self, units: int, *args: Any, unit_forget_bias: bool = True, **kwargs: Any
@@ -200,7 +200,7 @@ class GRUCell(GatedCell):
     """
 
     order = (1, 0, 2)
-    kernel = GRUKernel()
+    kernel = GRUKernel
 
     def __init__(self, units: int, *args: Any, reset_after: bool = True, **kwargs: Any) -> None:
         super().__init__(units, *args, **kwargs)
