@@ -1,15 +1,18 @@
-"""Quantized weights: read back to floats when the model is exported."""
+"""Quantized weights: read back to floats when the model is exported, or packed on request."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import mlx.core as mx
-from mlx2onnx.builder import Builder, Value
+import numpy as np
+from mlx2onnx.builder import RUNTIME_DOMAIN, Builder, Value, to_numpy
 from mlx2onnx.primitives.matmul import picked
 from mlx2onnx.primitives.registry import Unsupported, primitive
 from mlx2onnx.primitives.shaping import stored_transpose
 
+# What MatMulNBits is quick with; it has no zero points that are floats for 8 bits.
+PACKED_BITS = (4, 8)
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 
 
@@ -59,7 +62,49 @@ def _weight(g: Builder, event: Any, arrays: Any) -> Value:
 def quantized_matmul(g: Builder, event: Any) -> Value:
     x, *arrays = event.inputs
     value = event.context.full(x)
+    group, bits, mode, turned = event.arguments
+    fits = turned and MODES[mode] == "affine" and bits in PACKED_BITS
+    if g.quantized == "MatMulNBits" and fits and len(arrays[0].shape) == 2 and len(x.shape) > 1:
+        return _packed_matmul(g, value, _constants(event, arrays), len(x.shape), group, bits)
     return g.op("MatMul", value, g.cast(_weight(g, event, arrays), value.dtype))
+
+
+def _packed_matmul(
+    g: Builder, x: Value, weights: list[mx.array], rank: int, group: int, bits: int
+) -> Value:
+    """x·wᵀ of w = scale·q + bias, by an operator that knows w = scale·(q - 2^(bits-1)).
+
+    What is missing is the same within a group: the group's sum of x times bias + scale·2^(bits-1).
+    Source: com.microsoft.MatMulNBits of ONNX Runtime.
+    """
+    packed, scales, biases = weights
+    out, groups = scales.shape
+
+    def blocks() -> np.ndarray:
+        return to_numpy(packed).view(np.uint8).reshape(out, groups, group * bits // 8)
+
+    def rest() -> mx.array:
+        return (biases.astype(mx.float32) + scales.astype(mx.float32) * 2 ** (bits - 1)).T
+
+    g.keep(weights)
+    key = (id(packed), group, bits)
+    product = g.op(
+        "MatMulNBits",
+        x,
+        g.initializer("weight_packed", blocks, ("packed", *key)),
+        g.initializer("weight_scales", scales.reshape(-1), ("scales", *key)),
+        domain=RUNTIME_DOMAIN,
+        K=groups * group,
+        N=out,
+        bits=bits,
+        block_size=group,
+    )
+    product.dtype = x.dtype
+    grouped = g.op("Reshape", x, [0] * (rank - 1) + [groups, group])
+    sums = g.reduce("ReduceSum", grouped, [-1], keepdims=False)
+    return g.op(
+        "Add", product, g.op("MatMul", sums, g.initializer("weight_rest", rest, ("rest", *key)))
+    )
 
 
 @primitive("GatherQMM", lazy=True)
