@@ -28,6 +28,8 @@ class Whole:
         onnx: operators that the exported graph must hold, and how many of each.
         padded: float and integer inputs end in zeros, row by row from another step on.
         large: minutes or gigabytes: in the slow set, and verified at batch 1.
+        fewer: the same model with fewer frames, which is trained and verified in its place: a
+            training step on all of them takes more than 15 GB on a CPU.
     """
 
     build: Callable[..., mf.Model]
@@ -40,6 +42,7 @@ class Whole:
     onnx: dict[str, int] | None = None
     padded: bool = False
     large: bool = False
+    fewer: Callable[[], mf.Model] | None = None
 
     def inputs(self, model: mf.Model, batch: int | None = None, seed: int = 0) -> dict[str, Any]:
         """Random arrays by input name."""
@@ -111,7 +114,12 @@ MODELS: dict[str, Whole] = {
         arch.visual_question_answering, CLASSES, high=10000, batch=1, large=True
     ),
     "video-question-answering": Whole(
-        arch.video_question_answering, CLASSES, high=10000, batch=1, large=True
+        arch.video_question_answering,
+        CLASSES,
+        high=10000,
+        batch=1,
+        large=True,
+        fewer=lambda: arch.video_question_answering(frames=3),
     ),
     "stateful-lstm": Whole(arch.stateful_lstm, CLASSES),
     "tagger-gru": Whole(partial(arch.tagger, "GRU"), SPARSE, high=1000, padded=True),
