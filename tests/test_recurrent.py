@@ -118,6 +118,23 @@ def test_compiled_gradients_equal_eager_ones(cls: type):
 
 
 @pytest.mark.parametrize("cls", RECURRENT)
+def test_second_derivatives_are_right_or_refused(cls: type):
+    layer, x = cls(3), data(2, 4, 3)
+    layer(x)
+
+    def slope(x: mx.array, training: bool) -> mx.array:
+        gradient = mx.grad(lambda x: mx.sum(mx.square(layer(x, training=training))))(x)
+        return mx.sum(mx.square(gradient))
+
+    direction, step = data(2, 4, 3), 1e-2
+    found = mx.sum(mx.grad(slope)(x, False) * direction).item()
+    ahead, behind = (slope(x + s * step * direction, False).item() for s in (1, -1))
+    np.testing.assert_allclose(found, (ahead - behind) / (2 * step), rtol=0.02, atol=1e-3)
+    with pytest.raises(NotImplementedError, match="expected one derivative"):
+        mx.grad(slope)(x, True)
+
+
+@pytest.mark.parametrize("cls", RECURRENT)
 def test_memory_of_a_gradient_is_linear_in_time(cls: type):
     layer = cls(8, return_sequences=True)
     peaks = []

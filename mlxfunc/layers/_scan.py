@@ -177,11 +177,11 @@ def _scan_piece(
     masks: Sequence[Any] = [None] * len(x) if mask is None else _split(mask[..., None])
 
     @mx.custom_function
-    def run(x: mx.array, weight: mx.array, bias: Any, states: Arrays) -> Any:
+    def run(x: mx.array, weight: mx.array, bias: Arrays, states: Arrays) -> Any:
         sequences, saved, projection = [], [], weight.T
         for x_t, mask_t in zip(_split(x), masks, strict=True):
             h = states[0] if keep is None else states[0] * keep
-            p = h @ projection if bias is None else mx.addmm(bias, h, projection)
+            p = mx.addmm(bias[0], h, projection) if bias else h @ projection
             new, save = kernel.step(x_t, p, states)
             if mask_t is not None:
                 new = [mx.where(mask_t, a, b) for a, b in zip(new, states, strict=True)]
@@ -190,8 +190,8 @@ def _scan_piece(
             saved.append(save)
         return _stacks(sequences), list(states), _stacks(saved)
 
-    @run.vjp
-    def vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    @mx.custom_function
+    def gradient(primals: Any, cotangents: Any, outputs: Any) -> Any:
         x, weight, bias, states = primals
         sequences, _, saved = outputs
         before = [mx.concatenate([s[None], q[:-1]]) for s, q in zip(states, sequences, strict=True)]
@@ -213,9 +213,18 @@ def _scan_piece(
         dx, dp = kernel.inputs(stack(kept[::-1]), slopes)
         h = before[0] if keep is None else before[0] * keep
         dweight = mx.flatten(dp, 0, 1).T @ mx.flatten(h, 0, 1)
-        return dx, dweight, None if bias is None else mx.sum(dp, (0, 1)), grads
+        return dx, dweight, [mx.sum(dp, (0, 1)) for _ in bias], grads
 
-    sequences, finals, _ = cast(Any, run(x, weight, bias, states))
+    @gradient.vjp
+    def second(primals: Any, cotangents: Any, outputs: Any) -> Any:
+        # It would have to follow what `run` saved, too.
+        raise NotImplementedError(
+            "scan: expected one derivative, got the derivative of a derivative. "
+            "Call the recurrent layer with training=False: that way has all of them."
+        )
+
+    run.vjp(gradient)
+    sequences, finals, _ = cast(Any, run(x, weight, [] if bias is None else [bias], states))
     return sequences[0], finals
 
 
