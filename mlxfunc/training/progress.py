@@ -132,18 +132,20 @@ def make_bar() -> Any:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     console = Console()
     if not console.is_terminal and not console.is_jupyter:
         return None
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[logs]}"),
+        # Where the line is too long for the terminal, only the logs give way: to a second line.
+        TextColumn("{task.fields[logs]}", table_column=Column(overflow="fold")),
     )
     # Drawn by the loop: a thread of its own would take time from the steps.
     return Progress(*columns, console=console, auto_refresh=False)
