@@ -206,6 +206,30 @@ def test_a_saved_layer_is_the_same(name: str, tmp_path):
     assert mx.array_equal(loaded(values), model(values))
 
 
+class Doubled(layers.LSTMCell):
+    """Another step: both ways to run it must take it."""
+
+    def step(self, x: mx.array, states: Any, keep: Any) -> Any:
+        return super().step(2 * x, states, keep)
+
+
+class DoubledCall(layers.GRUCell):
+    """Another call, as one would write it for Keras."""
+
+    def call(self, inputs: mx.array, states: Any, training: bool = False) -> Any:
+        return super().call(2 * inputs, states, training)
+
+
+@pytest.mark.parametrize("cls", [Doubled, DoubledCall])
+@pytest.mark.parametrize("training", [False, True])
+def test_what_a_subclass_overrides_is_what_runs(cls: type, training: bool):
+    x = data(2, 4, 3)
+    plain, ours = layers.RNN(cls.__mro__[1](5, use_bias=False)), layers.RNN(cls(5, use_bias=False))
+    plain(x), ours(x)
+    ours.set_weights(plain.get_weights())
+    assert mx.allclose(ours(x, training=training), plain(2 * x), atol=1e-6)
+
+
 def test_first_weights_of_bidirectional():
     first = layers.Bidirectional(layers.GRU(3))
     first(data(2, 4, 3))

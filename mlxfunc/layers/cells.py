@@ -100,7 +100,7 @@ class Cell(Seeded, KernelLayer):
 
     def has_kernel(self) -> bool:
         """Whether `kernel`, with its own derivative, computes this cell."""
-        return self.activation is activations.tanh
+        return inherits(self, "kernel", "step", "recur") and self.activation is activations.tanh
 
     def call(  # type: ignore[override]
         self, inputs: mx.array, states: Any, training: bool = False
@@ -290,9 +290,15 @@ def initial_state(cell: Any, batch: int) -> list:
     return list(states) if isinstance(states, list | tuple) else [states]
 
 
+def inherits(cell: Any, shortcut: str, *names: str) -> bool:
+    """Whether these methods are still those of the class that `shortcut` was written for."""
+    own = next(cls for cls in type(cell).__mro__ if shortcut in vars(cls))
+    return all(getattr(type(cell), name) is getattr(own, name) for name in names)
+
+
 def run(cell: Any, x: mx.array, states: Any, mask: mx.array | None, training: bool) -> Run:
     """The cell over x (time, batch, ...): in its own way if it has one, else step by step."""
-    if isinstance(cell, Layer) and hasattr(cell, "over_time"):
+    if hasattr(cell, "over_time") and inherits(cell, "over_time", "call"):
         return cell.over_time(x, states, mask, training)
     flags = {"training": training} if isinstance(cell, Layer) else {}
     call = cell if isinstance(cell, Layer) else cell.call

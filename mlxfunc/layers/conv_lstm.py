@@ -76,9 +76,6 @@ class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
     def recur(self, h: mx.array) -> mx.array:
         return _convolve(h, self.Wh, (1, 1), (1, 1), same=True)
 
-    def has_kernel(self) -> bool:
-        return False
-
 
 def _convolve(
     x: mx.array, weight: mx.array, strides: tuple, dilation: tuple, same: bool

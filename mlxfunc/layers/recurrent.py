@@ -13,6 +13,7 @@ from ._scan import spread, time_major
 from .cells import (
     GRUCell,
     LSTMCell,
+    Run,
     SimpleRNNCell,
     as_cell,
     build_cell,
@@ -91,7 +92,7 @@ class Recurrent(Layer):
             mask = time_major(self._checked_mask(x, mask))
         if self.go_backwards:
             x, mask = x[::-1], mask if mask is None else mask[::-1]
-        outputs, last, states = run(self.cell, x, states, mask, training)
+        outputs, last, states = self.run_cell(x, states, mask, training)
         if mask is not None and self.zero_output_for_mask:
             outputs = mx.where(spread(mask, outputs.ndim), outputs, 0)
             last = outputs[-1]
@@ -99,6 +100,9 @@ class Recurrent(Layer):
             self.states[:] = [mx.stop_gradient(state) for state in leaves(states)]
         output = time_major(outputs) if self.return_sequences else last
         return (output, *states) if self.return_state else output
+
+    def run_cell(self, x: mx.array, states: Any, mask: mx.array | None, training: bool) -> Run:
+        return run(self.cell, x, states, mask, training)
 
     def _start(self, x: mx.array, given: Any) -> Any:
         """The states to start from: those given, those kept, or zeros."""
@@ -148,6 +152,9 @@ class OwnCell(Recurrent):
     @property
     def cell(self) -> Any:
         return self
+
+    def run_cell(self, x: mx.array, states: Any, mask: mx.array | None, training: bool) -> Run:
+        return self.over_time(x, states, mask, training)
 
 
 class SimpleRNN(OwnCell, SimpleRNNCell):  # type: ignore[misc]
