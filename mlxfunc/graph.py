@@ -243,7 +243,9 @@ class Graph:
     """The nodes between some inputs and some outputs, in the order they run.
 
     Keras's order (by depth from the outputs, then by first visit), so that weights line up
-    with a Keras model's. Raises ValueError when an output needs an input that is not listed.
+    with a Keras model's; but Keras counts operations that make a mask too, so that masked and
+    unmasked inputs of one Concatenate may change places. Raises ValueError when an output needs
+    an input that is not listed.
     """
 
     def __init__(self, input: Any, output: Any, name: str = "model") -> None:
