@@ -9,8 +9,8 @@ from .training.callbacks import (
     SwapEMAWeights,
     TerminateOnNaN,
 )
-from .training.checkpoint import BackupAndRestore
-from .training.monitors import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from .training.checkpoint import BackupAndRestore, ModelCheckpoint, ResumeFrom
+from .training.monitors import EarlyStopping, ReduceLROnPlateau
 from .training.progress import ProgbarLogger
 from .training.records import CSVLogger, TensorBoard
 
@@ -26,6 +26,7 @@ __all__ = [
     "ModelCheckpoint",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "ResumeFrom",
     "SwapEMAWeights",
     "TensorBoard",
     "TerminateOnNaN",

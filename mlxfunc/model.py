@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -186,11 +186,15 @@ class Model(Layer, Trainer):
         """The architecture as JSON, without weights; `mf.models.model_from_json` reads it."""
         return json.dumps(serialize(self), **options)
 
-    def save(self, path: str) -> None:
-        """Write architecture, weights and optimizer to one `.mlxfunc` archive."""
+    def save(self, path: str, members: Mapping[str, bytes] | None = None) -> None:
+        """Write architecture, weights and optimizer to one `.mlxfunc` archive.
+
+        Args:
+            members: other files to put into the archive, by name.
+        """
         from .saving import save_model
 
-        save_model(self, path)
+        save_model(self, path, members)
 
     def export(self, path: str, format: str = "onnx", **options: Any) -> Any:
         """Write the model to ONNX and prove it in ONNX Runtime; see `mlx2onnx.to_onnx`."""

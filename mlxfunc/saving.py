@@ -11,6 +11,7 @@ import json
 import os
 import warnings
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -28,8 +29,12 @@ FORMAT = {"format": "mlxfunc", "version": 1}
 ENDING = ".mlxfunc"
 
 
-def save_model(model: Model, path: str | os.PathLike) -> None:
+def save_model(
+    model: Model, path: str | os.PathLike, members: Mapping[str, bytes] | None = None
+) -> None:
     """Write architecture, weights, and, of a compiled model, the training setup and state.
+
+    `members` are other files to put into the archive, by name.
 
     Raises: ValueError when the path does not end in `.mlxfunc`, or a function has no name.
     """
@@ -50,6 +55,8 @@ def save_model(model: Model, path: str | os.PathLike) -> None:
         archive.writestr("config.json", json.dumps(config, indent=1))
         for name, tree in arrays.items():
             archive.writestr(name, _to_bytes(dict(tree)))
+        for name, content in (members or {}).items():
+            archive.writestr(name, content)
 
 
 def load_model(

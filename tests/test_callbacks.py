@@ -421,3 +421,26 @@ def test_lazy_logs_read_once():
     assert logs["loss"] == 2.0
     assert dict(logs)["each"].tolist() == [1.0, 2.0]
     assert "2.0" in repr(logs)
+
+
+def test_a_run_goes_on_from_a_checkpoint(tmp_path):
+    def run(model, path, *more):
+        keep = mf.callbacks.ModelCheckpoint(path)
+        model.fit(X, Y, batch_size=16, epochs=6, verbose=0, callbacks=[*more, keep])
+        return model
+
+    path = tmp_path / "{epoch}.mlxfunc"
+    mf.utils.set_random_seed(3)
+    x = mf.Input((4,))
+    h = mf.layers.Dropout(0.3, seed=1)(mf.layers.Dense(8, activation="tanh")(x))
+    model = mf.Model(x, mf.layers.Dense(2)(mf.layers.GaussianNoise(0.1)(h)))
+    model.compile("adam", "mse")
+    run(model, path)
+    again = mf.saving.load_model(tmp_path / "2.mlxfunc")
+    mf.utils.set_random_seed(99)
+    run(again, tmp_path / "again.mlxfunc", mf.callbacks.ResumeFrom(tmp_path / "2.mlxfunc"))
+    for got, want in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
+    again.save(tmp_path / "plain.mlxfunc")
+    with pytest.raises(ValueError, match="expected a whole file of ModelCheckpoint"):
+        run(again, path, mf.callbacks.ResumeFrom(tmp_path / "plain.mlxfunc"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +18,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..files import replacing
 from ..random_state import get_random_state, set_random_state
 from . import distributed
-from .callbacks import Callback, Logs
-from .monitors import sweep
+from .callbacks import Callback, Logs, monitored, say
+from .monitors import Monitor
 
 FILE = "training.safetensors"
 
@@ -29,6 +32,7 @@ def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dic
     """
     tree: dict[str, Any] = {
         "model": model.parameters(),
+        "keys": {f"layer{k}": layer["_key"] for k, layer in _seeded(model)},
         "optimizer": model.optimizer.state,
         "objective": model.objective.state,
         "callbacks": {
@@ -51,6 +55,11 @@ def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dic
     return arrays, facts
 
 
+def _seeded(model: Any) -> list[tuple[int, Any]]:
+    """The layers that draw from a random stream of their own, and their places in the model."""
+    return [(k, layer) for k, layer in enumerate(model.sublayers()) if "_key" in layer]
+
+
 def _plain(value: Any) -> Any:
     """Lists of arrays stay lists of arrays; any other list or dict becomes JSON."""
     if isinstance(value, list) and any(isinstance(v, np.ndarray | mx.array) for v in value):
@@ -61,21 +70,30 @@ def _plain(value: Any) -> Any:
 def save(path: Path, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
     """Write both to one file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, open(part, "wb") as file:
-        mx.save_safetensors(file, arrays, {"facts": json.dumps(facts)})
+    with replacing(path) as part:
+        part.write_bytes(_to_bytes(arrays, facts))
 
 
-def load(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
+def _to_bytes(arrays: dict[str, mx.array], facts: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    mx.save_safetensors(buffer, arrays, {"facts": json.dumps(facts)})
+    return buffer.getvalue()
+
+
+def load(file: str | io.BytesIO) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """What `save` wrote."""
-    loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+    loaded: Any = mx.load(file, format="safetensors", return_metadata=True)
     return loaded[0], json.loads(loaded[1]["facts"])
 
 
 def restore(model: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
     """Put a captured state back. What fit itself resets is left in `model.resume` for it."""
     tree = tree_unflatten([*arrays.items()])
-    model.load_weights(list(tree_flatten(tree["model"])))
-    model.optimizer.state = tree["optimizer"]
+    if "model" in tree:
+        model.load_weights(list(tree_flatten(tree["model"])))
+        model.optimizer.state = tree["optimizer"]
+    for k, layer in _seeded(model):
+        layer["_key"] = tree["keys"][f"layer{k}"]
     # What holds no arrays is not in the file.
     model.optimizer.init(model.trainable_parameters())
     if model.loss_scale is not None:
@@ -161,7 +179,7 @@ class BackupAndRestore(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         sweep(self.path)
         if self.path.exists():
-            restore(self.model, *load(self.path))
+            restore(self.model, *load(str(self.path)))
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
@@ -186,3 +204,135 @@ class BackupAndRestore(Callback):
 
     def get_state(self) -> dict[str, Any]:
         return {"batches": self.batches}
+
+
+class ModelCheckpoint(Monitor):
+    """Saves the model, or its weights, after each epoch or every `save_freq` batches.
+
+    `filepath` may hold `{epoch:02d}`, `{batch}` and logged values such as `{val_loss:.2f}`.
+    Files are written beside their place and moved onto it, so one is never half written.
+
+    Args:
+        save_best_only: only when the monitored value has improved.
+        save_weights_only: weights alone, to a path that ends in `.safetensors`; otherwise the
+            whole model with its optimizer and the state of the run, to a path that ends in
+            `.mlxfunc`: `ResumeFrom` goes on from there.
+        initial_value_threshold: the value to beat first.
+    Source: https://keras.io/api/callbacks/model_checkpoint/
+    """
+
+    def __init__(
+        self,
+        filepath: Any,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.filepath, self.verbose = str(filepath), verbose
+        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
+        self.save_freq, self.best = save_freq, initial_value_threshold
+        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+            raise ValueError(
+                f"ModelCheckpoint: expected save_freq 'epoch' or a positive int, got {save_freq!r}."
+            )
+        ending = ".safetensors" if save_weights_only else ".mlxfunc"
+        if not self.filepath.endswith(ending):
+            raise ValueError(
+                f"ModelCheckpoint: expected a path that ends in {ending!r}, got {self.filepath!r}."
+            )
+        self.batches = self.epoch = 0
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        sweep(self.filepath)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.batches += 1
+        if isinstance(self.save_freq, int) and self.batches % self.save_freq == 0:
+            epoch, told = self.epoch, logs or {}
+            self.model.defer(lambda: self._save(epoch, told, epoch, batch + 1, batch=batch + 1))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.save_freq == "epoch":
+            told = logs or {}
+            self.model.defer(lambda: self._save(epoch, told, epoch + 1, 0))
+
+    def _save(self, epoch: int, logs: Logs, next_epoch: int, step: int, **extra: int) -> None:
+        try:
+            path = Path(self.filepath.format(epoch=epoch + 1, **extra, **logs))
+        except KeyError as error:
+            raise KeyError(
+                f"ModelCheckpoint: {self.filepath!r} needs {error}, which is not logged. "
+                f"Available: epoch, {', '.join(logs)}."
+            ) from error
+        if not self._is_wanted(epoch, logs, path) or not distributed.is_main():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.save_weights_only:
+            save_weights(self.model, path)
+        else:
+            arrays, facts = capture(self.model, next_epoch, step)
+            own = {k: v for k, v in arrays.items() if not k.startswith(("model.", "optimizer."))}
+            self.model.save(path, members={FILE: _to_bytes(own, facts)})
+
+    def _is_wanted(self, epoch: int, logs: Logs, path: Path) -> bool:
+        told = f"\nEpoch {epoch + 1}: "
+        if self.save_best_only:
+            current = monitored(self, logs, self.monitor)
+            if current is not None:
+                if not self.improves(current, self.best):
+                    if self.verbose:
+                        say(f"{told}{self.monitor} did not improve from {self.best:.5f}")
+                    return False
+                was = "None" if self.best is None else f"{self.best:.5f}"
+                told += f"{self.monitor} improved from {was} to {current:.5f}, "
+                self.best = current
+        if self.verbose:
+            say(f"{told}saving model to {path}")
+        return True
+
+    def get_state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("best", "batches", "epoch")}
+
+
+class ResumeFrom(Callback):
+    """fit goes on from a file of ModelCheckpoint as if it had not stopped, bit for bit.
+
+    Load the model from that file and give `fit` the arguments and callbacks of the first run.
+    """
+
+    def __init__(self, filepath: Any) -> None:
+        super().__init__()
+        self.filepath = str(filepath)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        try:
+            with zipfile.ZipFile(self.filepath) as archive:
+                data = archive.read(FILE)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"ResumeFrom: expected a whole file of ModelCheckpoint, got {self.filepath!r} "
+                f"({error})."
+            ) from error
+        restore(self.model, *load(io.BytesIO(data)))
+
+
+def save_weights(model: Any, path: Path) -> None:
+    """The parameters as safetensors, whole or not at all; `model.load_weights` reads them."""
+    with replacing(path) as part, open(part, "wb") as file:
+        mx.save_safetensors(file, dict(tree_flatten(model.parameters())))
+
+
+def sweep(path: str | Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it."""
+    path = Path(path)
+    if distributed.is_main():
+        for rest in path.parent.glob(f".{re.sub(r'{[^}]*}', '*', path.name)}.*"):
+            rest.unlink(missing_ok=True)

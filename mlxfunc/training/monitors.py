@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ..files import replacing
-from . import distributed
 from .callbacks import Callback, Logs, learning_rate, monitored, say
 
 _UP = r"acc|auc|precision|recall|f1|fbeta|f_?beta|iou|r2|similarity|top_k|specificity|sensitivity"
@@ -184,110 +181,3 @@ class ReduceLROnPlateau(Monitor):
 
     def get_state(self) -> dict[str, Any]:
         return {n: getattr(self, n) for n in ("wait", "cooldown_counter", "best")}
-
-
-class ModelCheckpoint(Monitor):
-    """Saves the model, or its weights, after each epoch or every `save_freq` batches.
-
-    `filepath` may hold `{epoch:02d}`, `{batch}` and logged values such as `{val_loss:.2f}`.
-    Files are written beside their place and moved onto it, so one is never half written.
-
-    Args:
-        save_best_only: only when the monitored value has improved.
-        save_weights_only: weights alone, to a path that ends in `.safetensors`; otherwise the
-            whole model with its optimizer, to a path that ends in `.mlxfunc`.
-        initial_value_threshold: the value to beat first.
-    Source: https://keras.io/api/callbacks/model_checkpoint/
-    """
-
-    def __init__(
-        self,
-        filepath: Any,
-        monitor: str = "val_loss",
-        verbose: int = 0,
-        save_best_only: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "auto",
-        save_freq: str | int = "epoch",
-        initial_value_threshold: float | None = None,
-    ) -> None:
-        super().__init__(monitor, mode)
-        self.filepath, self.verbose = str(filepath), verbose
-        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq, self.best = save_freq, initial_value_threshold
-        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
-            raise ValueError(
-                f"ModelCheckpoint: expected save_freq 'epoch' or a positive int, got {save_freq!r}."
-            )
-        ending = ".safetensors" if save_weights_only else ".mlxfunc"
-        if not self.filepath.endswith(ending):
-            raise ValueError(
-                f"ModelCheckpoint: expected a path that ends in {ending!r}, got {self.filepath!r}."
-            )
-        self.batches = self.epoch = 0
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        sweep(self.filepath)
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self.batches += 1
-        if isinstance(self.save_freq, int) and self.batches % self.save_freq == 0:
-            self._save(self.epoch, logs or {}, batch=batch + 1)
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self.save_freq == "epoch":
-            self._save(epoch, logs or {})
-
-    def _save(self, epoch: int, logs: Logs, **extra: int) -> None:
-        try:
-            path = Path(self.filepath.format(epoch=epoch + 1, **extra, **logs))
-        except KeyError as error:
-            raise KeyError(
-                f"ModelCheckpoint: {self.filepath!r} needs {error}, which is not logged. "
-                f"Available: epoch, {', '.join(logs)}."
-            ) from error
-        if not self._is_wanted(epoch, logs, path) or not distributed.is_main():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self.save_weights_only:
-            save_weights(self.model, path)
-        else:
-            self.model.save(path)
-
-    def _is_wanted(self, epoch: int, logs: Logs, path: Path) -> bool:
-        told = f"\nEpoch {epoch + 1}: "
-        if self.save_best_only:
-            current = monitored(self, logs, self.monitor)
-            if current is not None:
-                if not self.improves(current, self.best):
-                    if self.verbose:
-                        say(f"{told}{self.monitor} did not improve from {self.best:.5f}")
-                    return False
-                was = "None" if self.best is None else f"{self.best:.5f}"
-                told += f"{self.monitor} improved from {was} to {current:.5f}, "
-                self.best = current
-        if self.verbose:
-            say(f"{told}saving model to {path}")
-        return True
-
-    def get_state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("best", "batches", "epoch")}
-
-
-def save_weights(model: Any, path: Path) -> None:
-    """The parameters as safetensors, whole or not at all; `model.load_weights` reads them."""
-    from mlx.utils import tree_flatten
-
-    with replacing(path) as part, open(part, "wb") as file:
-        mx.save_safetensors(file, dict(tree_flatten(model.parameters())))
-
-
-def sweep(path: str | Path) -> None:
-    """Remove what a process that was killed while it wrote `path` has left beside it."""
-    path = Path(path)
-    if distributed.is_main():
-        for rest in path.parent.glob(f".{re.sub(r'{[^}]*}', '*', path.name)}.*"):
-            rest.unlink(missing_ok=True)
