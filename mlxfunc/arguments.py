@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
+from .graph import Shape, leaves
 from .registry import suggest
 
 
@@ -19,7 +21,7 @@ class InputSpec:
     min_ndim: int | None = None
     axes: dict[int, int] = field(default_factory=dict)
 
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
+    def check(self, name: str, shape: Shape) -> None:
         if self.ndim is not None and len(shape) != self.ndim:
             raise ValueError(
                 f"{name}: expected an input of rank {self.ndim}, got shape {shape} "
@@ -31,11 +33,23 @@ class InputSpec:
                 f"(rank {len(shape)}). Reshape the input, the batch axis included."
             )
         for axis, size in self.axes.items():
-            if shape[axis] != size:
+            if shape[axis] not in (size, None):
                 raise ValueError(
                     f"{name}: expected size {size} on axis {axis}, got shape {shape}. "
                     "The layer was built for that size; give it such an input or make another."
                 )
+
+
+def first_input(name: str, args: tuple) -> tuple:
+    """The arguments of a call on data, once the first is known to be data; numbers as an array."""
+    kind = type(args[0]).__name__ if args else "nothing"
+    if not args or args[0] is None or isinstance(args[0], str | nn.Module):
+        raise TypeError(
+            f"{name}: expected arrays or symbolic tensors, got {kind}. "
+            "Call the layer on an Input, or on data."
+        )
+    numbers = [isinstance(value, int | float) for value in leaves(args[0])]
+    return (mx.array(args[0]), *args[1:]) if numbers and all(numbers) else args
 
 
 def as_array(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 
 from .registry import snake_case
@@ -42,7 +43,12 @@ def clear_session() -> None:
 
 def leaves(tree: Any) -> list[Any]:
     """Everything in nested lists, tuples and dicts, left to right."""
-    return [pair[1] for pair in tree_flatten(tree)]
+    return [pair[1] for pair in tree_flatten(tree, is_leaf=_is_module)]
+
+
+def _is_module(value: Any) -> bool:
+    # It is a dict of its arrays, but not a structure of values.
+    return isinstance(value, nn.Module)
 
 
 def is_symbolic(value: Any) -> bool:
@@ -252,6 +258,8 @@ class Graph:
         self.name, self.input, self.output = name, input, output
         self.inputs, self.outputs = leaves(input), leaves(output)
         for side, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not tensors:
+                raise ValueError(f"{name}: expected {side}, got none. Give one tensor or more.")
             for tensor in tensors:
                 if not is_symbolic(tensor):
                     raise TypeError(
@@ -290,12 +298,13 @@ class Graph:
         return loose + sorted(visited, key=lambda node: -depths[id(node)])
 
     def _parents(self, node: Node) -> list[Node]:
-        """The nodes that `node` waits for: none beyond a listed tensor."""
-        return [
-            t.node
-            for t in node.inputs
-            if t.node is not None and (id(t) not in self._listed or not t.node.inputs)
-        ]
+        """The nodes that `node` waits for."""
+        return [source for tensor in node.inputs if (source := self._source(tensor))]
+
+    def _source(self, tensor: SymbolicTensor) -> Node | None:
+        """The node that makes a tensor; None for one that is given, but for the Input itself."""
+        node = tensor.node
+        return None if node is not None and node.inputs and id(tensor) in self._listed else node
 
     def _visit(self) -> tuple[list[Node], dict[int, tuple[int, Any]]]:
         """Nodes after all they need, and each layer's place in the order of first visits."""
@@ -304,7 +313,8 @@ class Graph:
         first_seen: dict[int, tuple[int, Any]] = {}
         for output in self.outputs:
             # An explicit stack: thousands of layers deep is fine.
-            stack = [] if output.node is None else [(output.node, False)]
+            source = self._source(output)
+            stack = [] if source is None else [(source, False)]
             while stack:
                 node, ready = stack.pop()
                 if ready:

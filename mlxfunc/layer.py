@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from . import regularizers
 from .arguments import InputSpec as InputSpec
-from .arguments import as_array, first_shape, valid_name
+from .arguments import as_array, first_input, first_shape, valid_name
 from .graph import (
     Node,
     Shape,
@@ -31,7 +31,7 @@ from .graph import (
 )
 from .nodes import Calls
 from .random_state import get_random_state, set_random_state
-from .registry import Registry, constructor_arguments, serialize
+from .registry import VARIADIC, Registry, constructor_arguments, serialize
 from .weights import Weights
 
 LAYERS = Registry("layers")
@@ -126,6 +126,8 @@ class Layer(Weights, Calls):
         first = _signature(type(self)).first
         if not args and first in kwargs:
             args = (kwargs.pop(first),)
+        if first is not None:
+            args = first_input(self.name, args)
         args, kwargs = tree_map(as_array, (args, kwargs))
         if symbols((args, kwargs)):
             return self._draw(args, kwargs)
@@ -228,10 +230,22 @@ class Layer(Weights, Calls):
             if f"{name}_mask" in names and is_symbolic(value) and value.mask is not None:
                 kwargs.setdefault(f"{name}_mask", value.mask)
         node = Node(self, args, kwargs, mask)
-        node.produce(*infer(self._probe, node))
+        try:
+            self.check_inputs(args)
+            node.produce(*infer(self._probe, node))
+        except Exception as error:
+            shapes = " and ".join(str(tensor.shape) for tensor in node.inputs)
+            error.add_note(f"on symbolic tensors of shape {shapes}")
+            raise
         if not self._trainable:
             self.freeze()  # what `call` has built
         return node
+
+    def check_inputs(self, args: tuple) -> None:
+        """Refuse symbolic arguments that the layer was not built for."""
+        if self.input_spec is not None and args:
+            for leaf in symbols(args[0]):
+                self.input_spec.check(self.name, leaf.shape)
 
     def _probe(self, node: Node, values: dict[int, mx.array]) -> tuple[Any, list]:
         """Run the node on stand-ins, and leave no trace: no state moved, no randomness drawn."""
@@ -325,13 +339,14 @@ def Input(
 @dataclass(frozen=True)
 class _CallSignature:
     names: tuple[str, ...]
-    first: str | None
+    first: str | None  # a parameter that every call must give
 
 
 @functools.cache
 def _signature(cls: type[Layer]) -> _CallSignature:
-    names = tuple(inspect.signature(cls.call).parameters)[1:]
-    return _CallSignature(names, names[0] if names else None)
+    parameters = list(inspect.signature(cls.call).parameters.values())[1:]
+    required = [p.name for p in parameters[:1] if p.default is p.empty and p.kind not in VARIADIC]
+    return _CallSignature(tuple(p.name for p in parameters), required[0] if required else None)
 
 
 def _first_given(*values: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .graph import Graph, SymbolicTensor, is_symbolic, leaves, shapes_of
+from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
 from .registry import deserialize, serialize, sharing
 from .training.loop import Trainer
@@ -73,6 +73,12 @@ class Model(Layer, Trainer):
     def _compute(self, args: tuple, kwargs: dict, mask: Any, training: bool) -> tuple[Any, Any]:
         flags = self._flags(kwargs, mask, training)
         return self.run(*args, **flags)
+
+    def check_inputs(self, args: tuple) -> None:
+        given = zip(self.input_names, self.flatten_inputs(args[0]), self.inputs, strict=True)
+        for name, value, tensor in given:
+            if is_symbolic(value) and value.ndim == tensor.ndim:
+                _check_shape(self.name, name, value.shape, tensor.shape)
 
     def run(self, inputs: Any, training: bool = False, mask: Any = None) -> tuple[Any, Any]:
         """The outputs and the masks of the outputs, both in the structure of `outputs`."""
@@ -235,7 +241,7 @@ class Sequential(Model):
             layer = layer.node.layer
         if not isinstance(layer, Layer):
             raise TypeError(f"{self.name}: expected a Layer, got {layer!r}. Wrap it in MLXLayer.")
-        if layer.name in self:
+        if self.get(layer.name, layer) is not layer:
             raise ValueError(
                 f"{self.name}: expected unique layer names, got {layer.name!r} for "
                 f"{type(self[layer.name]).__name__} and {type(layer).__name__}. "
@@ -279,7 +285,8 @@ class Sequential(Model):
         if not self._stack:
             raise ValueError(f"{self.name}: expected a layer to pop, got an empty model.")
         layer = self._stack.pop()
-        del self[layer.name]
+        if not any(other is layer for other in self._stack):
+            del self[layer.name]
         if self._graph is not None:
             self._tensors.pop()
             layer._nodes.pop()
@@ -295,6 +302,8 @@ class Sequential(Model):
 
     def build_from(self, x: Any) -> None:
         """Draw the layers for an input like `x`: a symbolic one, or data (batch, ...)."""
+        if not self._stack:
+            raise ValueError(f"{self.name}: expected layers, got an empty model. Use add().")
         if self._graph is None:
             first = leaves(x)[0]
             shape = first.shape if is_symbolic(first) else (None, *first.shape[1:])
@@ -345,19 +354,22 @@ def _fit(model: str, name: str, value: Any, tensor: SymbolicTensor) -> mx.array:
         value = value.squeeze(-1)
     elif value.ndim == tensor.ndim - 1 and tensor.shape[-1] == 1:
         value = value[..., None]
-    fits = value.ndim == tensor.ndim and all(
-        size == dim or not isinstance(dim, int)
-        for size, dim in zip(value.shape, tensor.shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"{model}: expected input {name!r} of shape {tensor.shape}, got {value.shape}. "
-            "The first axis is the batch; None is any size."
-        )
+    _check_shape(model, name, value.shape, tensor.shape)
     both_float = mx.issubdtype(value.dtype, mx.floating) and mx.issubdtype(
         tensor.dtype, mx.floating
     )
     return value if both_float or value.dtype == tensor.dtype else value.astype(tensor.dtype)
+
+
+def _check_shape(model: str, name: str, shape: Shape, wanted: Shape) -> None:
+    """Refuse a shape that differs in a known size; of the batch only stateful layers ask one."""
+    sizes = zip(shape[1:], wanted[1:], strict=False)
+    known = [(a, b) for a, b in sizes if isinstance(a, int) and isinstance(b, int)]
+    if len(shape) != len(wanted) or any(a != b for a, b in known):
+        raise ValueError(
+            f"{model}: expected input {name!r} of shape {wanted}, got {shape}. "
+            "The first axis is the batch; None is any size."
+        )
 
 
 def clone_model(model: Model) -> Model:

@@ -125,7 +125,7 @@ def constructor_arguments(cls: type) -> list[str]:
         if "__init__" not in vars(base):
             continue
         parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        names.update(dict.fromkeys(p.name for p in parameters if p.kind not in _VARIADIC))
+        names.update(dict.fromkeys(p.name for p in parameters if p.kind not in VARIADIC))
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return list(names)
@@ -253,4 +253,4 @@ def _public_name(obj: Any) -> Any:
     return obj.__name__
 
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -144,8 +144,8 @@ def graph_config(graph: Graph) -> dict[str, Any]:
     with sharing():
         return {
             "sources": [
-                {"name": t.name, "batch_shape": list(t.shape), "dtype": dtype_name(t.dtype)}
-                for t in graph.inputs
+                {"name": name, "batch_shape": list(t.shape), "dtype": dtype_name(t.dtype)}
+                for name, t in zip(_source_names(graph), graph.inputs, strict=True)
             ],
             "calls": [
                 {
@@ -160,8 +160,28 @@ def graph_config(graph: Graph) -> dict[str, Any]:
         }
 
 
+def _source_names(graph: Graph) -> list[str]:
+    """Of the inputs that will be made; one that a layer returned may not take that layer's name."""
+    taken = {layer.name for layer in graph.layer_order}
+    names = []
+    for tensor in graph.inputs:
+        name = tensor.name
+        if tensor.node is None or tensor.node.inputs:
+            name = name.replace("/", "_")
+            while name in taken:
+                name += "_input"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
 def draw_graph(config: dict[str, Any]) -> tuple[Any, Any]:
     """Make the layers and repeat the calls; the inputs and outputs of a Model."""
+    if missing := {"sources", "calls", "inputs", "outputs"} - set(config):
+        raise ValueError(
+            f"from_config: expected what get_config() of a model gives, got a dict without "
+            f"{', '.join(sorted(missing))}. Use the config of a layer with its own class."
+        )
     sources = [Input(**source) for source in config["sources"]]
     made: list[Node] = []
 

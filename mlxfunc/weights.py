@@ -247,7 +247,12 @@ class Weights(nn.Module):
             module[key] = record.from_keras(new) if record else new
 
     def count_params(self) -> int:
-        """The number of scalars in all weights."""
+        """The number of scalars in all weights. Raises: ValueError before they are made."""
+        if not self.built and not self.weights:
+            raise ValueError(
+                f"{self.name}: expected a layer with its weights made, got one that was never "
+                "called. Call it on an Input or on data first."
+            )
         return sum(weight.size for weight in self.weights)
 
     @property

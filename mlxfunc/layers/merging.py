@@ -21,7 +21,7 @@ class Merge(Layer):
 
     supports_masking = True
     combine: Callable[..., mx.array]
-    least = 2
+    least = 1
 
     def build(self, input_shape: Any) -> None:
         if not isinstance(input_shape, list | tuple) or not all(
@@ -112,8 +112,6 @@ class Concatenate(Merge):
 
     Source: https://keras.io/api/layers/merging_layers/concatenate/
     """
-
-    least = 1
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
