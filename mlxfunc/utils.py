@@ -13,6 +13,7 @@ from mlx.utils import tree_map
 from .batches import image_dataset_from_directory as image_dataset_from_directory
 from .batches import timeseries_dataset_from_array as timeseries_dataset_from_array
 from .download import get_file as get_file
+from .graph import clear_session as clear_session
 from .graph import leaves
 from .plotting import model_to_dot as model_to_dot
 from .plotting import plot_history as plot_history

@@ -16,7 +16,7 @@ from .callbacks import Callback, Logs, learning_rate
 
 
 class CSVLogger(Callback):
-    """One line an epoch: its number, then every logged value, keys sorted.
+    """One line an epoch: its number, then every logged value, keys sorted; NA: not logged.
 
     Args:
         append: go on with an existing file.
@@ -45,6 +45,9 @@ class CSVLogger(Callback):
         writer, logs = csv.writer(self._file, delimiter=self.separator), logs or {}
         if self._keys is None:
             self._keys = sorted(logs)
+            if not any(key.startswith("val_") for key in logs):
+                # A later epoch may be the first that validates.
+                self._keys += [f"val_{key}" for key in self._keys]
             writer.writerow(["epoch", *self._keys])
         writer.writerow([epoch, *(_cell(logs.get(key, "NA")) for key in self._keys)])
         self._file.flush()
