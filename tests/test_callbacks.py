@@ -355,6 +355,34 @@ def test_a_cut_run_ends_the_same(tmp_path, save_freq, cut):
     assert not list((tmp_path / "backup").iterdir())
 
 
+class CutBetween(Callback):
+    """Raises as the given epoch begins or ends, when every step before it was backed up."""
+
+    def __init__(self, where, epoch):
+        super().__init__()
+        self.at = (where, epoch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.at == ("begin", epoch):
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.at == ("end", epoch):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["begin", "end"])
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_a_run_cut_between_epochs_ends_the_same(tmp_path, where, epoch):
+    weights, history = resumable(None)
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path / "backup", CutBetween(where, epoch), save_freq=1)
+    again, told = resumable(tmp_path / "backup", save_freq=1)
+    for got, want in zip(again, weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert told == history
+
+
 def test_a_cut_run_over_a_generator(tmp_path):
     def data():
         def batches():

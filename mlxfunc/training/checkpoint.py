@@ -49,6 +49,7 @@ def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dic
         "epoch": epoch,
         "step": step,
         "feed": model.feed.position(),
+        "labels": model.objective.label_shapes,
         "random": get_random_state(),
         "stopped": model.stop_training,
     }
@@ -108,7 +109,7 @@ class Resume:
 
     def __init__(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.epoch, self.step, self.stopped = facts["epoch"], facts["step"], facts["stopped"]
-        self._tree, self._values = tree, facts["values"]
+        self._tree, self._values, self._labels = tree, facts["values"], facts["labels"]
 
     def callbacks(self, callbacks: Any) -> None:
         """Give every callback its state back."""
@@ -126,6 +127,7 @@ class Resume:
 
     def metrics(self, objective: Any) -> None:
         """The running means and metrics of the epoch that was cut."""
+        objective.build(self._labels)
         for state, kept in zip(objective.state, self._tree.get("objective", []), strict=False):
             state.update(kept)
 

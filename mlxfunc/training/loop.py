@@ -161,7 +161,11 @@ class Trainer(Setup):
                 self._run_deferred()
             if self.stop_training and kind == "train":
                 break
-        return to_floats(self._reduced(logs)) if run is not None else {}
+        if run is None and first_step > 0 and self.resume is not None:
+            # Every step of this epoch ran before the cut; only its end did not.
+            self.resume.metrics(self.objective)
+            logs = self.objective.results()
+        return to_floats(self._reduced(logs)) if logs else {}
 
     def _begin_steps(self, kind: str, batch: Batch, compiled: bool, keep: bool) -> steps.Step:
         """The step for batches like this one, with the means and metrics at zero."""

@@ -132,7 +132,7 @@ class Objective:
                     metric = metrics_module.resolve(given, y_shapes[i], self.shapes[i])
                     self.metrics[self._key(i, given, metric, weighted)] = (i, weighted, metric)
         self.totals = {"sums": mx.zeros(1 + len(self.used)), "rows": mx.zeros(())}
-        self.built = True
+        self.built, self.label_shapes = True, list(y_shapes)
 
     def _key(self, output: int, given: Any, metric: Any, weighted: bool) -> str:
         prefix = f"{self.names[output]}_" if len(self.names) > 1 else ""
