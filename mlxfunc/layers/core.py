@@ -98,7 +98,9 @@ class Dense(KernelLayer):
         self.input_spec = InputSpec(min_ndim=2, axes={-1: size})
 
     def call(self, inputs: mx.array) -> mx.array:
-        return self.finish(inputs @ self.weight.T)
+        kernel = self.weight.T
+        y = mx.addmm(self.bias, inputs, kernel) if self.use_bias else inputs @ kernel
+        return self.activation(y)
 
 
 class Embedding(Layer):

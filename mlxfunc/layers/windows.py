@@ -114,21 +114,19 @@ def reduce_windows(
     combine: Callable[[mx.array, mx.array], mx.array],
     whole: Callable[..., mx.array],
 ) -> mx.array:
-    """Every window of x (batch, spatial..., channels) reduced to one value.
+    """Every window of x (batch, spatial..., channels) reduced to one value, axis by axis.
 
-    Windows side by side are axes of a reshaped array, reduced by `whole` (`mx.max`, `mx.sum`);
-    overlapping ones are `combine`d axis by axis, the earliest of equal values winning.
+    Windows side by side are an axis of a reshaped array, reduced by `whole` (`mx.max`, `mx.sum`);
+    overlapping ones are `combine`d, the earliest of equal values winning.
     """
-    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:-1], window, strides, strict=True)]
-    if window == strides:
-        ends = [n * k for n, k in zip(counts, window, strict=True)]
-        x = x[(slice(None), *map(slice, ends))]
-        split = [size for pair in zip(counts, window, strict=True) for size in pair]
-        x = x.reshape(x.shape[0], *split, x.shape[-1])
-        return whole(x, axis=tuple(range(2, 2 * len(window) + 1, 2)))
     for axis in range(len(window), 0, -1):
-        k, s, n = window[axis - 1], strides[axis - 1], counts[axis - 1]
+        k, s = window[axis - 1], strides[axis - 1]
+        n = (x.shape[axis] - k) // s + 1
         before = (slice(None),) * axis
-        shifted = [x[(*before, slice(i, i + (n - 1) * s + 1, s))] for i in range(k)]
-        x = reduce(lambda first, later: combine(later, first), shifted)
+        if k == s:
+            split = (*x.shape[:axis], n, k, *x.shape[axis + 1 :])
+            x = whole(x[(*before, slice(n * k))].reshape(split), axis=axis + 1)
+        else:
+            shifted = [x[(*before, slice(i, i + (n - 1) * s + 1, s))] for i in range(k)]
+            x = reduce(lambda first, later: combine(later, first), shifted)
     return x

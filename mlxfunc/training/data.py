@@ -191,8 +191,8 @@ class Source:
 class ArraySource(Source):
     """Rows of arrays, `size` at a time, in a new order each pass when `shuffle`.
 
-    Where the device has its own memory and the arrays fit in `limit` bytes they are moved there
-    once; memory maps and what is larger stay where they are and stream.
+    Arrays that fit in `limit` bytes become MLX arrays once, and rows are gathered on the device;
+    memory maps and what is larger stay where they are and stream.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class ArraySource(Source):
         size_in_bytes = sum(math.prod(a.shape) * np.dtype("f4").itemsize for a in arrays)
         small = held and size_in_bytes <= limit
         self.streams = not small or any(isinstance(a, np.memmap) for a in arrays)
-        place = (lambda a: a) if self.streams else _settle
+        place = (lambda a: a) if self.streams else to_device
         self.groups = [
             [None if a is None else place(a) for a in g] for g in (batch.x, batch.y, batch.w)
         ]
@@ -247,30 +247,23 @@ class ArraySource(Source):
             if self.share:
                 part = self.share(total)
                 rows = slice(first + part.start, first + part.stop) if order is None else rows[part]
+            ours = len(rows) if order is not None else rows.stop - rows.start
+            if order is not None and not self.streams:
+                rows = mx.array(rows)
             x, y, w = (
                 [None if a is None else _take(a, rows) for a in group] for group in self.groups
             )
-            yield Batch(x, y, w, len(rows) if order is not None else rows.stop - rows.start, total)
+            yield Batch(x, y, w, ours, total)
 
 
 def _take(array: Any, rows: Any) -> mx.array:
     if isinstance(array, mx.array):
-        return array[rows] if isinstance(rows, slice) else array[mx.array(rows)]
+        return array[mx.array(rows) if isinstance(rows, np.ndarray) else rows]
     if isinstance(array, np.ndarray) or isinstance(rows, slice):
         return to_device(array[rows])
     # HDF5 wants its rows in increasing order.
     ordered = np.argsort(rows)
     return to_device(np.asarray(array[rows[ordered]])[np.argsort(ordered)])
-
-
-def _settle(array: Any) -> Any:
-    """The array where its rows are gathered best: on a GPU, or beside the CPU's step."""
-    if mx.default_device().type == mx.DeviceType.gpu or (
-        isinstance(array, mx.array) and array.dtype == mx.bfloat16
-    ):
-        return to_device(array)
-    array = np.asarray(array)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def memory_size() -> int:

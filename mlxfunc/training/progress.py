@@ -29,6 +29,7 @@ class ProgbarLogger(Callback):
         self._training = False
         self._start_time = self._last = 0.0
         self._done = 0
+        self._next: tuple[int, Mapping[str, Any]] | None = None
 
     @property
     def _silent(self) -> bool:
@@ -72,7 +73,7 @@ class ProgbarLogger(Callback):
         self._tick(batch + 1, None)
 
     def _begin(self, title: str) -> None:
-        self._title, self._done = title, 0
+        self._title, self._done, self._next = title, 0, None
         self._start_time = self._last = time.perf_counter()
         if not self._silent and self.params.get("verbose", 1) != 2:
             self._bar = make_bar()
@@ -83,28 +84,32 @@ class ProgbarLogger(Callback):
 
     def _tick(self, done: int, logs: Mapping[str, Any] | None) -> None:
         self._done = done
-        now = time.perf_counter()
-        if self._bar is None or now - self._last < REFRESH_SECONDS:
+        if self._bar is None:
             return
-        # Reading the logs is what waits for the device.
-        self._draw(done, logs or {}, now)
-        self._last = time.perf_counter()
+        if self._next is not None:
+            # Drawn a step late: reading waits for the device, which has the next step to do.
+            self._update(*self._next)
+            self._bar.refresh()
+            self._next, self._last = None, time.perf_counter()
+        elif time.perf_counter() - self._last >= REFRESH_SECONDS:
+            self._next = done, logs or {}
 
-    def _draw(self, done: int, logs: Mapping[str, Any], now: float) -> None:
-        rate = step_time((now - self._start_time) / max(done, 1))
-        self._bar.update(self._task, completed=done, logs=format_logs(logs), rate=rate)
-        self._bar.refresh()
+    def _update(self, done: int, logs: Mapping[str, Any]) -> None:
+        text = format_logs(logs)
+        rate = step_time((time.perf_counter() - self._start_time) / max(done, 1))
+        self._bar.update(self._task, completed=done, logs=text, rate=rate)
 
     def _end(self, logs: Mapping[str, Any]) -> None:
         if self._silent:
             return
-        now = time.perf_counter()
         if self._bar is not None:
             self._bar.update(self._task, total=self._done)
-            self._draw(self._done, logs, now)
+            self._update(self._done, logs)
+            if self._bar.console.is_jupyter:
+                self._bar.refresh()
             self._stop()
             return
-        seconds = now - self._start_time
+        seconds = time.perf_counter() - self._start_time
         steps = self.params.get("steps") or self._done
         parts = [
             self._title,
@@ -116,6 +121,7 @@ class ProgbarLogger(Callback):
         print(" - ".join(part for part in parts if part), flush=True)
 
     def _stop(self) -> None:
+        # A terminal's bar is drawn a last time as it stops.
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
