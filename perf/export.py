@@ -3,16 +3,20 @@
 For each model: nodes, Transposes, kilobytes beyond the weights, seconds to export, ONNX Runtime's
 milliseconds at batch 1 and 32 on one thread. "best" is the best of Keras on TensorFlow, JAX and
 PyTorch and of PyTorch's own exporter, as measured once; "keras" is Keras's PyTorch backend in this
-run, where it is installed. `--rounds N`, `--only NAME`, `--no-keras`.
+run, where it is installed, and "error" the largest difference of its file from Keras itself, at
+batch 32 and other sizes than it was exported with. `--rounds N`, `--only NAME`, `--no-keras`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,15 +205,17 @@ def feeds(proto: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def milliseconds(protos: list[onnx.ModelProto], batch: int, rounds: int) -> list[float]:
-    """The median time of one run of each, on one thread, the models taking turns."""
+def session_of(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
-    sessions, times = [], [[] for _ in protos]
-    for proto in protos:
-        data = proto.SerializeToString()
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        sessions.append((session, feeds(proto, batch)))
+    data = proto.SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def milliseconds(protos: list[onnx.ModelProto], batch: int, rounds: int) -> list[float]:
+    """The median time of one run of each, on one thread, the models taking turns."""
+    times: list[list[float]] = [[] for _ in protos]
+    sessions = [(session_of(proto), feeds(proto, batch)) for proto in protos]
     for session, inputs in sessions:
         session.run(None, inputs)
     for _ in range(rounds):
@@ -231,8 +237,8 @@ def seconds(model: Any) -> float:
     return time.perf_counter() - start
 
 
-def keras_exporter() -> Callable[[Row], onnx.ModelProto | None] | None:
-    """Exports with Keras on PyTorch; None where they are not installed."""
+def keras_exporter() -> Callable[[Row], tuple[onnx.ModelProto, float] | None] | None:
+    """Exports with Keras on PyTorch, and their error; None where they are not installed."""
     os.environ["KERAS_BACKEND"] = "torch"
     try:
         import keras
@@ -240,20 +246,32 @@ def keras_exporter() -> Callable[[Row], onnx.ModelProto | None] | None:
     except ImportError:
         return None
 
-    def export(row: Row) -> onnx.ModelProto | None:
-        try:
-            model = row.build(keras)
-            model([np.zeros([d or (2 if i == 0 else DYNAMIC) for i, d in enumerate(x.shape)],
-                            x.dtype) for x in model.inputs])  # fmt: skip
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.onnx"
-                model.export(path, format="onnx", verbose=False)
-                return onnx.load(path)
-        except Exception as error:
-            print(f"keras: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
-            return None
+    warnings.simplefilter("ignore")
+
+    def export(row: Row) -> tuple[onnx.ModelProto, float] | None:
+        model = row.build(keras)
+        model([np.zeros([d or (2 if i == 0 else DYNAMIC) for i, d in enumerate(x.shape)],
+                        x.dtype) for x in model.inputs])  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    model.export(path, format="onnx", verbose=False)
+            except Exception as error:
+                print(f"keras: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+                return None
+            proto = onnx.load(path)
+        inputs = feeds(proto, 32)
+        return proto, difference(session_of(proto).run(None, inputs), model(list(inputs.values())))
 
     return export
+
+
+def difference(got: Any, expected: Any) -> float:
+    """The largest difference of two lists of outputs; infinite where shapes differ."""
+    expected = expected if isinstance(expected, list | tuple) else [expected]
+    pairs = [(a, b.detach().numpy()) for a, b in zip(got, expected, strict=True)]
+    return max(float(np.abs(a - b).max()) if a.shape == b.shape else float("inf") for a, b in pairs)
 
 
 def main() -> None:
@@ -264,14 +282,14 @@ def main() -> None:
     arguments = parser.parse_args()
     other = None if arguments.no_keras else keras_exporter()
     table = Table("model", "nodes", "goal", "best", "keras", "Transposes", "kB beyond weights",
-                  "export s", "ms at 1", "keras", "ms at 32", "keras")  # fmt: skip
+                  "export s", "ms at 1", "keras", "ms at 32", "keras", "error")  # fmt: skip
     for name, row in ROWS.items():
         if arguments.only not in (None, name):
             continue
         model = row.build(mf)
         ours = mlx2onnx.to_onnx(model, verbose=False, verify=(2,))
         theirs = other(row) if other else None
-        protos = [ours] if theirs is None else [ours, theirs]
+        protos = [ours] if theirs is None else [ours, theirs[0]]
         once, many = (milliseconds(protos, batch, arguments.rounds) for batch in (1, 32))
         contents = mlx2onnx.inspect(ours)
         table.add_row(
@@ -279,14 +297,15 @@ def main() -> None:
             str(contents.nodes),
             str(row.goal),
             str(row.best),
-            "-" if theirs is None else str(len(theirs.graph.node)),
+            "-" if theirs is None else str(len(theirs[0].graph.node)),
             str(contents.operators.get("Transpose", 0)),
             f"{(ours.ByteSize() - weight_bytes(ours)) / 1000:.1f}",
             f"{seconds(model):.3f}",
-            *(f"{value:.3f}" for value in (once[0],)),
+            f"{once[0]:.3f}",
             "-" if theirs is None else f"{once[1]:.3f}",
             f"{many[0]:.2f}",
             "-" if theirs is None else f"{many[1]:.2f}",
+            "-" if theirs is None else f"{theirs[1]:.0e}",
         )
     Console(width=130).print(table)
 
