@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 2.0
@@ -76,6 +77,10 @@ def fetch(
 
 
 def _executor(dataset: Any, workers: int, processes: bool) -> Executor:
+    # Imported here: both are slow to load, and few datasets ask for workers.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
     if not processes:
         return ThreadPoolExecutor(max(workers, 1))
     # A forked child would inherit the locks of MLX's threads.
