@@ -89,7 +89,7 @@ def test_inspect_tells_what_a_file_holds(run):
     told = json.loads(out)
     assert told["ok"]
     assert told["nodes"] == 3
-    assert told["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 4]}]
+    assert told["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}]
 
 
 def test_another_model_does_not_hold(run):

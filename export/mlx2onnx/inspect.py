@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output: its element type and dimensions, names for dynamic ones."""
+    """An input or output: its dtype by NumPy's name and dimensions, names for dynamic ones."""
 
     name: str
     dtype: str
@@ -95,7 +95,13 @@ def inspect(file: str | os.PathLike | onnx.ModelProto) -> Contents:
 def _value(info: onnx.ValueInfoProto) -> Value:
     tensor = info.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
-    return Value(info.name, TensorProto.DataType.Name(tensor.elem_type).lower(), shape)
+    return Value(info.name, dtype_name(tensor.elem_type), shape)
+
+
+def dtype_name(kind: int) -> str:
+    """NumPy's name of an ONNX element type: FLOAT is float32."""
+    name = TensorProto.DataType.Name(kind).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _bytes(tensor: TensorProto) -> int:
