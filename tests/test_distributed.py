@@ -29,9 +29,16 @@ def run(kind: str, target: Path, processes: int) -> list[dict]:
     return [dict(np.load(f"{target}.{rank}.npz")) for rank in range(processes)]
 
 
-def test_equals_one_process(tmp_path):
-    (alone,) = run("plain", tmp_path / "alone", 1)
-    ranks = run("plain", tmp_path / "both", 2)
+SLOW = ["masked-synchronized", "sum", "mean_with_sample_weight"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["plain", "synchronized", "masked", *(pytest.param(k, marks=pytest.mark.slow) for k in SLOW)],
+)
+def test_equals_one_process(tmp_path, kind):
+    (alone,) = run(kind, tmp_path / "alone", 1)
+    ranks = run(kind, tmp_path / "both", 2)
     for values in ranks:
         for key in alone.keys() - {"rank"}:
             np.testing.assert_allclose(values[key], alone[key], atol=1e-5, err_msg=key)

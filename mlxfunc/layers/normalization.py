@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .. import initializers
+from .. import initializers, ranks
 from ..layer import InputSpec, Layer
 from .core import known_size
 from .pooling import step_mask
@@ -85,6 +85,8 @@ class BatchNormalization(Scaled):
     In training, mean and (biased) variance are those of the batch, or of what a mask (the shape
     of x without the last axis) leaves of it, and the running ones move towards them by
     1 - momentum; otherwise, and when `trainable` is False, the running ones are used.
+    `synchronized`: the batch is that of all processes that train together, not this one's rows;
+    then every process must take part in each training call.
 
     Source: arXiv:1502.03167, https://keras.io/api/layers/normalization_layers/batch_normalization/
     """
@@ -102,10 +104,11 @@ class BatchNormalization(Scaled):
         *,
         moving_mean_initializer: Any = "zeros",
         moving_variance_initializer: Any = "ones",
+        synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(axis, epsilon, center, scale, **kwargs)
-        self.momentum = momentum
+        self.momentum, self.synchronized = momentum, synchronized
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
 
@@ -119,7 +122,9 @@ class BatchNormalization(Scaled):
     ) -> mx.array:
         x = inputs.astype(mx.float32)
         if training and self.trainable:
-            mean, variance = self.moments(x, mask)
+            mean, variance, count = self.moments(x, mask)
+            if self.synchronized and ranks.size() > 1:
+                mean, variance = of_all_ranks(mean, variance, count, x.shape[0])
             keep = self.momentum
             self.running_mean = keep * self.running_mean + (1 - keep) * mean
             self.running_var = keep * self.running_var + (1 - keep) * variance
@@ -131,19 +136,34 @@ class BatchNormalization(Scaled):
         shift = self.bias - mean * factor if self.center else -mean * factor
         return (x * self.along(factor, x) + self.along(shift, x)).astype(inputs.dtype)
 
-    def moments(self, x: mx.array, mask: mx.array | None) -> tuple[mx.array, mx.array]:
-        """Mean and biased variance over all axes but `axis`."""
+    def moments(self, x: mx.array, mask: mx.array | None) -> tuple[mx.array, mx.array, Any]:
+        """Mean and biased variance over all axes but `axis`, and of how many values each is."""
         kept = axes_of(self.name, self.axis, x.ndim)
         axes = tuple(axis for axis in range(x.ndim) if axis not in kept)
         if mask is None:
-            return mx.mean(x, axis=axes), mx.var(x, axis=axes)
+            mean = mx.mean(x, axis=axes)
+            return mean, mx.var(x, axis=axes), x.size // max(mean.size, 1)
         step_mask(self.name, mask, x)
         valid = mx.broadcast_to(mask[..., None], x.shape)
         count = mx.sum(valid.astype(x.dtype), axis=axes, keepdims=True) + 1e-7
         mean = mx.sum(mx.where(valid, x, 0), axis=axes, keepdims=True) / count
         squares = mx.square(mx.where(valid, x - mean, 0))
         variance = mx.sum(squares, axis=axes, keepdims=True) / count
-        return mean.reshape(-1), variance.reshape(-1)
+        return mean.reshape(-1), variance.reshape(-1), count.reshape(-1)
+
+
+def of_all_ranks(mean: mx.array, variance: mx.array, count: Any, rows: int) -> tuple[mx.array, ...]:
+    """Mean and variance of all processes' values together, from those of each process.
+
+    Source: Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing
+    sample variances, 1979.
+    """
+    counts = mx.broadcast_to(mx.array(count, mean.dtype), mean.shape)
+    each = ranks.gathered(mx.stack([mean, variance, counts]), rows)
+    means, variances, counts = each[:, 0], each[:, 1], each[:, 2]
+    share = counts / mx.sum(counts, axis=0)
+    mean = mx.sum(share * means, axis=0)
+    return mean, mx.sum(share * (variances + mx.square(means - mean)), axis=0)
 
 
 class LayerNormalization(Scaled):

@@ -51,13 +51,22 @@ class Loss(Configurable):
             mask: True where a value counts; shaped as the values.
         Raises: ValueError when shapes do not fit.
         """
+        return divide(*self.parts(y_true, y_pred, sample_weight, mask))
+
+    def parts(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None
+    ) -> tuple[mx.array, Any]:
+        """What the reduction divides, and by what: an array where the data tell, else a number.
+
+        Batches are put together from them: the whole's numerator is the sum of the numerators, and
+        so is its denominator. A sum has the denominator None.
+        """
         y_true, y_pred = squeeze_or_expand(as_array(y_true), as_float32(y_pred))
         values = self.call(y_true, y_pred)
         own = self.compute_mask(y_true, y_pred)
         if own is not None:
             mask = own if mask is None else own & as_array(mask).astype(mx.bool_)
-        weights = combine(self.name, values, sample_weight, mask, self.reduction)
-        return reduce(values, weights, self.reduction)
+        return reduce(self.name, values, sample_weight, mask, self.reduction)
 
 
 class FunctionLoss(Loss):
@@ -131,20 +140,37 @@ def squeeze_or_expand(a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
     return a, b
 
 
-def combine(
+def reduce(
     name: str, values: mx.array, sample_weight: Any, mask: Any, reduction: str | None
-) -> mx.array | None:
-    """One weight array from weights and mask; means are to be over the mask's valid entries."""
-    weights = None
+) -> tuple[mx.array, Any]:
+    """The weighted values' sum and what it is divided by; for `none` the values, and 1."""
+    weights, valid = None, None
     if sample_weight is not None:
         weights = align(name, "sample_weight", as_array(sample_weight), values)
-    if mask is None:
-        return weights
-    counts = align(name, "mask", as_array(mask), values)
-    if reduction in ("sum_over_batch_size", "mean"):
-        valid = mx.sum(counts)
-        counts = counts * mx.where(valid > 0, counts.size / mx.maximum(valid, 1), 0)
-    return counts if weights is None else weights * counts
+    if mask is not None:
+        valid = align(name, "mask", as_array(mask), values)
+        weights = valid if weights is None else weights * valid
+    if weights is not None:
+        values = values * weights
+    if reduction in ("none", None):
+        return values, 1
+    if reduction == "sum":
+        return mx.sum(values), None
+    if reduction == "mean_with_sample_weight" and weights is not None:
+        return mx.sum(values), mx.sum(weights)
+    if valid is not None:
+        return mx.sum(values), mx.sum(valid) * (values.size / max(valid.size, 1))
+    return mx.sum(values), values.size
+
+
+def divide(numerator: mx.array, denominator: Any) -> mx.array:
+    """One by the other; 0 where there is nothing to divide by."""
+    if denominator is None:
+        return numerator
+    if not isinstance(denominator, mx.array):
+        return numerator / max(denominator, 1)
+    some = denominator != 0
+    return mx.where(some, numerator / mx.where(some, denominator, 1), 0)
 
 
 def align(name: str, what: str, weights: mx.array, values: mx.array) -> mx.array:
@@ -164,21 +190,6 @@ def align(name: str, what: str, weights: mx.array, values: mx.array) -> mx.array
             "Give one for each sample, or for each sample and step."
         )
     return weights.astype(values.dtype)
-
-
-def reduce(values: mx.array, weights: mx.array | None, reduction: str | None) -> mx.array:
-    """The weighted values as one number, or as they are for `none`."""
-    if weights is not None:
-        values = values * weights
-    if reduction in ("none", None):
-        return values
-    total = mx.sum(values)
-    if reduction == "sum":
-        return total
-    if reduction == "mean_with_sample_weight" and weights is not None:
-        weight = mx.sum(weights)
-        return mx.where(weight != 0, total / mx.where(weight != 0, weight, 1), 0)
-    return total / max(values.size, 1)
 
 
 def as_array(x: Any) -> mx.array:

@@ -3,37 +3,21 @@
 Each global batch is cut by rank, gradients are averaged, running sums are added up, and only
 rank 0 prints and writes. Start it with `mlx.launch -n 4 python train.py`.
 
-The result is that of one process with the same global batches, but for three things: dropout
-draws other numbers, BatchNormalization normalizes by the rows of each rank (its moving statistics
-are averaged), and under masks a rank's mean over valid entries counts by its rows.
+The result is that of one process with the same global batches, masked means and sums included,
+but for two things: dropout draws other numbers, and BatchNormalization normalizes by the rows of
+each rank (its moving statistics are averaged) unless it is `synchronized`. What is no sum over
+rows is averaged by rows: `add_loss`, Dice and Tversky over a whole batch, losses with a `__call__`
+of their own. A global batch of fewer rows than processes counts some rows twice.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_map
 
-
-@functools.cache
-def group() -> Any:
-    """The group of all processes; of size 1 when the script was started alone."""
-    return mx.distributed.init()
-
-
-def size() -> int:
-    return group().size()
-
-
-def rank() -> int:
-    return group().rank()
-
-
-def is_main() -> bool:
-    """Whether this process prints and writes files."""
-    return rank() == 0
+from ..ranks import is_main, rank, size, total_of
 
 
 def share(rows: int) -> slice:
@@ -52,23 +36,6 @@ def average_gradients(gradients: Any, rows: int, total: int) -> Any:
         return gradients
     weight = rows / max(total, size())
     return total_of(tree_map(lambda g: g * weight, gradients))
-
-
-def total_of(tree: Any) -> Any:
-    """The sum of each array over the ranks, sent as one message for each dtype."""
-    if size() == 1:
-        return tree
-    flat: list[Any] = list(tree_flatten(tree))
-    sums: list[Any] = [None] * len(flat)
-    for dtype in dict.fromkeys(array.dtype for _, array in flat):
-        places = [i for i, (_, array) in enumerate(flat) if array.dtype == dtype]
-        message = mx.distributed.all_sum(mx.concatenate([flat[i][1].reshape(-1) for i in places]))
-        start = 0
-        for i in places:
-            array = flat[i][1]
-            sums[i] = message[start : start + array.size].reshape(array.shape)
-            start += array.size
-    return tree_unflatten([(key, sums[i]) for i, (key, _) in enumerate(flat)])
 
 
 def mean_of(tree: Any) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 
 from .. import losses as losses_module
 from .. import metrics as metrics_module
+from .. import ranks
+from ..losses.base import divide
 from .arrays import check_range
 
 Arrays = Sequence[Any]
@@ -155,11 +157,10 @@ class Objective:
     def loss(self, ys: Arrays, outputs: Arrays, weights: Arrays, masks: Arrays) -> list[mx.array]:
         """The unweighted loss of each output that has one."""
         return [
-            self.losses[i](
-                ys[i],
-                outputs[i],
-                sample_weight=weights[i] if weights else None,
-                mask=_fitting_mask(masks[i], outputs[i]),
+            _loss_of_all_ranks(
+                self.losses[i],
+                (ys[i], outputs[i], weights[i] if weights else None),
+                _fitting_mask(masks[i], outputs[i]),
             )
             for i in self.used
         ]
@@ -225,6 +226,25 @@ def _is_sparse(loss: Any) -> bool:
     )
 
 
+def _loss_of_all_ranks(loss: Any, arguments: tuple, mask: mx.array | None) -> mx.array:
+    """A loss whose mean over the ranks, by their rows, is the loss of all rows together.
+
+    A mean over all entries is one as it is. Where entries count unequally, and for a sum, the
+    denominator is the one of all ranks, and ours is the larger the fewer of the rows are ours.
+    """
+    if ranks.size() == 1 or type(loss).__call__ is not losses_module.Loss.__call__:
+        return loss(*arguments, mask=mask)
+    numerator, denominator = loss.parts(*arguments, mask=mask)
+    if isinstance(denominator, int):
+        return divide(numerator, denominator)
+    sums = {"rows": mx.array(arguments[1].shape[0], mx.float32)}
+    if denominator is not None:
+        sums["denominator"] = denominator
+    whole = ranks.total_of(sums)
+    value = divide(numerator, whole.get("denominator"))
+    return value * (whole["rows"] / sums["rows"])
+
+
 def _fitting_mask(mask: mx.array | None, output: mx.array) -> mx.array | None:
     """A mask belongs to the leading axes; one that outlived its axes says nothing."""
     if mask is None or mask.ndim >= output.ndim or mask.shape != output.shape[: mask.ndim]:
@@ -236,7 +256,8 @@ def _both(weight: mx.array | None, mask: mx.array | None) -> mx.array | None:
     """Weights that are zero where the mask is."""
     if mask is None or weight is None:
         return weight if mask is None else mask.astype(mx.float32)
-    weight = weight.reshape(*weight.shape, *[1] * (mask.ndim - weight.ndim))
+    shape = weight.shape[: mask.ndim] if weight.shape[mask.ndim :] == (1,) else weight.shape
+    weight = weight.reshape(*shape, *[1] * (mask.ndim - len(shape)))
     return weight * mask.astype(weight.dtype)
 
 

@@ -179,6 +179,13 @@ NORMALIZATION = [
     Case("batchnormalization-no-center", lambda L: L.BatchNormalization(center=False), ((4, 5),)),
     Case("batchnormalization-no-scale", lambda L: L.BatchNormalization(scale=False), ((4, 5),)),
     Case("batchnormalization-frozen", lambda L: L.BatchNormalization(trainable=False), ((4, 5),)),
+    # Keras has it on TensorFlow only.
+    Case(
+        "batchnormalization-synchronized",
+        lambda L: L.BatchNormalization(synchronized=True),
+        ((4, 5),),
+        keras=False,
+    ),
     Case(
         "batchnormalization-mask",
         lambda L: L.BatchNormalization(),
