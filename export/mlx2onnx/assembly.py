@@ -12,7 +12,7 @@ import mlx.core as mx
 import onnx
 from mlx2onnx import trace
 from mlx2onnx.builder import Builder
-from mlx2onnx.convert import UnsupportedLayers, Walk, is_model
+from mlx2onnx.convert import Step, UnsupportedLayers, Walk, is_model
 from mlx2onnx.endpoints import ENDPOINTS, EXTRA_OUTPUTS, add_defaults, default_size
 from mlx2onnx.layout import Tensor, channels_first, plain
 from mlx2onnx.verify import NCHW_INPUTS, NCHW_OUTPUTS, RIGHT_PADDED
@@ -115,6 +115,11 @@ class Assembly:
                 raise TypeError("to_onnx: expected no `inputs` for a Model, which has its own.")
             return self._model(source, prefix)
         return self._function(source, inputs, prefix)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The calls of layers in what was added."""
+        return [] if self._walk is None else self._walk.steps
 
     def finish(
         self, metadata: Mapping[str, str] | None, extra_outputs: Sequence[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlxfunc as mf
@@ -24,6 +24,19 @@ LONGEST_WAIT = 20
 
 Outputs = list[Tensor]
 Masks = list[Tensor | None]
+
+
+@dataclass
+class Step:
+    """A call of a layer, and what it became; of a model, with the calls in it."""
+
+    path: str
+    layer: Any
+    outputs: Outputs = field(default_factory=list)
+    inside: list[Step] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.path} ({type(self.layer).__name__})"
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,8 @@ def symbolic(tree: Any) -> Any:
 class Walk:
     """Lowers layers onto one builder; what cannot be lowered is collected in `problems`.
 
+    `steps` are the calls in order, to find what a layer became.
+
     `functions` are the ids of models that become local functions; `right_padded` promises that
     no valid step follows a masked one.
     """
@@ -77,9 +92,11 @@ class Walk:
     ) -> None:
         self.g, self.right_padded = g, right_padded
         self.problems: list[Problem] = []
+        self.steps: list[Step] = []
         self._functions = functions
         self._function_names: dict[int, str] = {}
         self._function_layouts: dict[int, list[Layout]] = {}
+        self._function_steps: dict[int, list[Step]] = {}
 
     # the graph --------------------------------------------------------------------------------
 
@@ -105,18 +122,30 @@ class Walk:
         layer = node.layer
         args, kwargs, mask = node.fill(known)
         mask = kwargs.get("mask", mask)
-        with self.g.scope(layer.name, layer=type(layer).__name__):
+        with self.g.scope(layer.name, layer=type(layer).__name__), self._step(layer) as step:
             if is_model(layer) and not kwargs.get("training"):
                 outputs, masks = self._nested(layer, args, mask)
             else:
                 outputs = self._lowered(layer, args, kwargs, mask, node.output)
                 wanted = [t.mask for t in node.outputs]
                 masks = self._masks(layer, args[0] if args else None, mask, wanted)
+            step.outputs = outputs
         for tensor, output, output_mask in zip(node.outputs, outputs, masks, strict=True):
             # An input may be a tensor inside the graph: its given value stays.
             known.setdefault(id(tensor), output)
             if tensor.mask is not None:
                 known.setdefault(id(tensor.mask), output_mask)
+
+    @contextmanager
+    def _step(self, layer: Any) -> Iterator[Step]:
+        """Notes a call; what is called meanwhile is inside it."""
+        before, step = self.steps, Step(self.g.path, layer)
+        before.append(step)
+        self.steps = step.inside
+        try:
+            yield step
+        finally:
+            self.steps = before
 
     def call(self, layer: Any, args: tuple, kwargs: dict | None = None, mask: Any = None) -> Any:
         """The result of calling a layer within the rule of another one, in its own structure."""
@@ -217,11 +246,13 @@ class Walk:
             outputs = self.model(model, arguments, [None] * len(arguments))[0]
             values = [t.value for t in outputs]
             self._function_layouts[id(model)] = [t.layout for t in outputs]
+            self._function_steps[id(model)] = list(self.steps)
             return values
 
         made = self.g.call(name, body, *(t.plain for t in inputs))
         values = made if isinstance(made, tuple) else (made,)
         layouts = self._function_layouts[id(model)]
+        self.steps[:] = self._function_steps[id(model)]
         return [
             Tensor(self.g, value, spec.shape, layout, dtype=spec.dtype)
             for value, layout, spec in zip(values, layouts, model.outputs, strict=True)

@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 from mlx2onnx import files
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx2onnx.convert import is_model
 from mlx2onnx.endpoints import EXTRA_OUTPUTS, is_endpoints, with_outputs
 from mlx2onnx.samples import sample
 from mlxfunc.graph import leaves
@@ -116,34 +115,35 @@ def verify(
     """
     proto = load(file)
     session = open_session(file)
-    default = TOLERANCES["float16" if _half(proto) else "float32"]
+    default = TOLERANCES["float16" if is_half(proto) else "float32"]
     report = Report(default[0] if rtol is None else rtol, default[1] if atol is None else atol)
     if is_endpoints(source):
         given = dict(inputs or {})
         for name, part in source.items():
-            runner = _Runner(part, proto, session, f"{name}/")
+            runner = Runner(part, proto, session, f"{name}/")
             _try(runner, given.get(name), batches, report)
     else:
-        _try(_Runner(source, proto, session), inputs, batches, report)
+        _try(Runner(source, proto, session), inputs, batches, report)
     if not report.ok:
         raise VerificationError(report)
     return report
 
 
-def _try(runner: _Runner, inputs: Any, batches: Sequence[int], report: Report) -> None:
+def _try(runner: Runner, inputs: Any, batches: Sequence[int], report: Report) -> None:
     """Adds to the report what the runs of one model show."""
     failing = None
     for point, arrays in runner.trials(inputs, batches):
         expected, found = runner.run(arrays, report)
         if point not in report.sizes:
             report.sizes.append(point)
-        if not _compare(report, runner.output_names, expected, found) and failing is None:
+        if not compare(report, runner.output_names, expected, found) and failing is None:
             failing = arrays
         if report.mlx_seconds + report.onnx_seconds > PATIENCE:
             break
     if failing is not None and isinstance(runner.source, mf.Model) and report.layer is None:
-        found_layer = _first_difference(runner.source, runner.proto, failing, report)
-        report.layer = None if found_layer is None else runner.prefix + found_layer
+        from mlx2onnx.difference import first_difference
+
+        report.layer = first_difference(runner, failing, report)
 
 
 def load(file: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
@@ -193,7 +193,7 @@ def run_onnx(
     return open_session(file).run(None, dict(inputs))
 
 
-class _Runner:
+class Runner:
     """Gives the same arrays, in MLX's layout, to MLX and to a session.
 
     Of a file of several endpoints it runs the one whose names begin with `prefix`.
@@ -282,8 +282,12 @@ class _Runner:
             for index, entry in enumerate(self.inputs)
         ]
 
+    def as_mlx(self, arrays: Sequence[np.ndarray]) -> list[mx.array]:
+        """The inputs as the model takes them."""
+        return [mx.array(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+
     def _mlx(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        values = [mx.array(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+        values = self.as_mlx(arrays)
         state = tree_flatten(self.source.parameters()) if isinstance(self.source, nn.Module) else []
         if isinstance(self.source, mf.Model):
             found = leaves(self.source.run(values)[0])
@@ -295,6 +299,14 @@ class _Runner:
             self.source.update(tree_unflatten(state))
         return [np.array(y.astype(mx.float32) if y.dtype == mx.bfloat16 else y) for y in found]
 
+    def feeds(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs as the file takes them."""
+        found = {}
+        for entry, array in zip(self.inputs, arrays, strict=True):
+            array = array.astype(NUMPY[entry.type])
+            found[entry.name] = np.moveaxis(array, -1, 1) if entry.name in self.nchw else array
+        return found
+
     def run(
         self, arrays: Sequence[np.ndarray], report: Report
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -302,11 +314,7 @@ class _Runner:
         start = time.perf_counter()
         expected = self._mlx(arrays)
         middle = time.perf_counter()
-        feeds = {}
-        for entry, array in zip(self.inputs, arrays, strict=True):
-            array = array.astype(NUMPY[entry.type])
-            feeds[entry.name] = np.moveaxis(array, -1, 1) if entry.name in self.nchw else array
-        found = self.session.run(self.output_names, feeds)
+        found = self.session.run(self.output_names, self.feeds(arrays))
         report.mlx_seconds += middle - start
         report.onnx_seconds += time.perf_counter() - middle
         return expected, [
@@ -323,9 +331,10 @@ NUMPY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _compare(
+def compare(
     report: Report, names: Sequence[str], expected: Sequence[Any], found: Sequence[Any]
 ) -> bool:
+    """Notes the errors of outputs in the report; whether all are within its tolerance."""
     same = True
     for name, reference, value in zip(names, expected, found, strict=True):
         entry = report.outputs.setdefault(name, OutputError())
@@ -350,45 +359,6 @@ def _compare(
     return same
 
 
-def _first_difference(
-    model: mf.Model, proto: onnx.ModelProto, arrays: Sequence[np.ndarray], report: Report
-) -> str | None:
-    """The path of the first layer that is over tolerance, found by exporting every layer's output.
-
-    A model inside is searched with the inputs that it had.
-    """
-    from mlx2onnx.api import to_onnx
-
-    nodes = [node for node in model.graph.nodes if node.inputs]
-    tensors = [tensor for node in nodes for tensor in node.outputs]
-    probe = mf.Model(model.inputs, tensors, name=model.name)
-    names = [f"probe_{index}" for index in range(len(tensors))]
-    opset = next(o.version for o in proto.opset_import if o.domain == "")
-    exported = to_onnx(
-        probe,
-        output_names=names,
-        verify=False,
-        opset=opset,
-        dtype="float16" if _half(proto) else None,
-    )
-    expected, found = _Runner(probe, exported, open_session(exported)).run(arrays, Report(0, 0))
-    values = {
-        id(t): x for t, x in zip([*model.inputs, *tensors], [*arrays, *expected], strict=True)
-    }
-    scratch = Report(report.rtol, report.atol)
-    results = dict(zip(map(id, tensors), found, strict=True))
-    for node in nodes:
-        pairs = [(values[id(t)], results[id(t)]) for t in node.outputs]
-        if _compare(scratch, names[: len(pairs)], *zip(*pairs, strict=True)):
-            continue
-        if is_model(node.layer) and len(node.inputs) == len(node.layer.inputs):
-            given = [values[id(t)] for t in node.inputs]
-            inner = _first_difference(node.layer, proto, given, report)
-            if inner is not None:
-                return f"{node.layer.name}/{inner}"
-        return f"{node.layer.name} ({type(node.layer).__name__})"
-    return None
-
-
-def _half(proto: onnx.ModelProto) -> bool:
+def is_half(proto: onnx.ModelProto) -> bool:
+    """Whether a file has weights of half precision."""
     return any(t.data_type == onnx.TensorProto.FLOAT16 for t in proto.graph.initializer)

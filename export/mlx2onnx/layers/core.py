@@ -88,8 +88,11 @@ def embedding(g: Builder, layer: Any, x: Tensor) -> Tensor:
             ids = g.cast(ids, mx.int32)
         return g.op("Gather", table(), ids)
 
+    resume = g.here()
+
     def table() -> Value:
-        return weight(g, layer, "weight")
+        with resume():
+            return weight(g, layer, "weight")
 
     rows = Tensor(g, None, (*x.shape, layer.output_dim), make=make)
     if x.dtype in (mx.int32, mx.int64):
