@@ -1,5 +1,7 @@
 """Where batches come from, in which order, and what is refused before a step runs."""
 
+import subprocess
+import sys
 import threading
 import traceback
 from itertools import chain
@@ -274,6 +276,42 @@ def test_large_memory_map_streams(tmp_path, monkeypatch):
     before = mx.get_active_memory()
     model.fit(np.load(tmp_path / "x.npy", mmap_mode="r"), y, batch_size=512, verbose=0)
     assert mx.get_peak_memory() - before < 48 * 2**20
+
+
+BOUNDED = """
+import resource
+import mlxfunc as mf
+import numpy as np
+
+x = np.load({path!r}, mmap_mode="r")
+y = np.zeros((len(x), 1), "float32")
+inputs = mf.Input((x.shape[1],))
+model = mf.Model(inputs, mf.layers.Dense(1)(inputs))
+model.compile("sgd", "mse")
+model.fit(x[:4096], y[:4096], batch_size=2048, verbose=0)
+with open("/proc/self/status") as file:
+    now = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (now + {more}, -1))
+for shuffle in (False, True, "batch"):
+    model.fit(x, y, batch_size=2048, shuffle=shuffle, verbose=0)
+model.evaluate(x, y, batch_size=2048, verbose=0)
+print("streamed")
+try:
+    np.array(x)
+except MemoryError:
+    print("no room for a copy")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's private memory")
+def test_a_file_larger_than_the_process_may_be(tmp_path):
+    """512 MiB of rows, on and off the disk, in a process that may take 160 MiB more than it has."""
+    path = tmp_path / "x.npy"
+    np.lib.format.open_memmap(path, "w+", "float32", (2**16, 2**11))
+    script = BOUNDED.format(path=str(path), more=160 * 2**20)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    path.unlink()
+    assert done.stdout.split("\n") == ["streamed", "no room for a copy", ""], done.stderr
 
 
 def test_arrays_over_the_limit_stay_where_they_are():
