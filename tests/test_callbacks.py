@@ -326,14 +326,14 @@ def arrays():
     return {"x": X, "y": Y, "batch_size": 16}
 
 
-def resumable(folder, *more, save_freq="epoch", data=arrays, epochs=6):
+def resumable(folder, *more, save_freq="epoch", data=arrays, epochs=6, jit_compile="auto"):
     """A run with all that is hard to bring back: noise, shuffling, Adam, patience, metrics."""
     mf.clear_session()
     mf.utils.set_random_seed(5)
     x = mf.Input((4,))
     h = Noise()(mf.layers.Dense(8, activation="tanh")(x))
     model = mf.Model(x, mf.layers.Dense(2)(h))
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=["mae"], jit_compile=jit_compile)
     stop = mf.callbacks.EarlyStopping("loss", patience=epochs - 2, restore_best_weights=True)
     plateau = mf.callbacks.ReduceLROnPlateau("loss", factor=0.9, patience=1, min_delta=0.05)
     backup = [mf.callbacks.BackupAndRestore(folder, save_freq=save_freq)] if folder else []
@@ -344,11 +344,12 @@ def resumable(folder, *more, save_freq="epoch", data=arrays, epochs=6):
 
 
 @pytest.mark.parametrize("save_freq, cut", [("epoch", 1), ("epoch", 8), (1, 5), (2, 9), (1, 17)])
-def test_a_cut_run_ends_the_same(tmp_path, save_freq, cut):
-    weights, history = resumable(None)
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_cut_run_ends_the_same(tmp_path, save_freq, cut, compiled):
+    weights, history = resumable(None, jit_compile=compiled)
     with pytest.raises(KeyboardInterrupt):
-        resumable(tmp_path / "backup", Cut(cut), save_freq=save_freq)
-    again, told = resumable(tmp_path / "backup", save_freq=save_freq)
+        resumable(tmp_path / "backup", Cut(cut), save_freq=save_freq, jit_compile=compiled)
+    again, told = resumable(tmp_path / "backup", save_freq=save_freq, jit_compile=compiled)
     for got, want in zip(again, weights, strict=True):
         np.testing.assert_array_equal(got, want)
     assert told == history
