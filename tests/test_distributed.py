@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlxfunc as mf
 import numpy as np
 import pytest
 from mlxfunc.training import distributed
@@ -66,3 +67,14 @@ def test_shares_cover_the_batch(monkeypatch, rows, size):
         taken += range(part.start, part.stop)
     assert set(taken) == set(range(rows))
     assert len(taken) == max(rows, size)
+
+
+def test_synchronized_changes_nothing_alone():
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
+    plain = mf.layers.BatchNormalization()
+    together = mf.layers.BatchNormalization(synchronized=True)
+    np.testing.assert_array_equal(plain(x, training=True), together(x, training=True))
+    for a, b in zip(plain.get_weights(), together.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert type(together).from_config(together.get_config()).synchronized
+    assert not plain.get_config()["synchronized"]
