@@ -76,6 +76,8 @@ class ProgbarLogger(Callback):
         self._title, self._done, self._next = title, 0, None
         self._start_time = self._last = time.perf_counter()
         if not self._silent and self.params.get("verbose", 1) != 2:
+            from .bars import make_bar
+
             self._bar = make_bar()
         if self._bar is not None:
             self._bar.start()
@@ -105,8 +107,6 @@ class ProgbarLogger(Callback):
         if self._bar is not None:
             self._bar.update(self._task, total=self._done)
             self._update(self._done, logs)
-            if self._bar.console.is_jupyter:
-                self._bar.refresh()
             self._stop()
             return
         seconds = time.perf_counter() - self._start_time
@@ -121,40 +121,10 @@ class ProgbarLogger(Callback):
         print(" - ".join(part for part in parts if part), flush=True)
 
     def _stop(self) -> None:
-        # A terminal's bar is drawn a last time as it stops.
+        # A bar is drawn a last time as it stops.
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def make_bar() -> Any:
-    """A rich progress bar that is drawn when asked; None where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
-
-    console = Console()
-    if not console.is_terminal and not console.is_jupyter:
-        return None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[rate]}"),
-        # Where the line is too long for the terminal, only the logs give way: to a second line.
-        TextColumn("{task.fields[logs]}", table_column=Column(overflow="fold")),
-    )
-    # Drawn by the loop: a thread of its own would take time from the steps.
-    return Progress(*columns, console=console, auto_refresh=False)
 
 
 def format_logs(logs: Mapping[str, Any]) -> str:
