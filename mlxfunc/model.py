@@ -202,6 +202,12 @@ class Model(Layer, Trainer):
 
         save_model(self, path, members)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickles and deep copies are archives too: what a file may not name, they may not.
+        from .saving import from_bytes, to_bytes
+
+        return from_bytes, (to_bytes(self),)
+
     def export(self, path: str, format: str = "onnx", **options: Any) -> Any:
         """Write the model to ONNX and prove it in ONNX Runtime; see `mlx2onnx.to_onnx`."""
         if format != "onnx":

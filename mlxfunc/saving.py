@@ -27,6 +27,7 @@ from .registry import register_serializable as register_serializable
 
 FORMAT = {"format": "mlxfunc", "version": 1}
 ENDING = ".mlxfunc"
+File = str | os.PathLike | io.BytesIO
 
 
 def save_model(
@@ -40,27 +41,24 @@ def save_model(
     """
     if not str(path).endswith(ENDING):
         raise ValueError(f"save: expected a path that ends in {ENDING!r}, got {str(path)!r}.")
-    config: dict[str, Any] = {**FORMAT, "model": serialize(model)}
-    arrays = {"weights.safetensors": tree_flatten(model.parameters())}
-    if model.compiled and not hasattr(model.optimizer, "get_config"):
-        warnings.warn(
-            f"save: {type(model.optimizer).__name__} is an optimizer of MLX, which cannot be "
-            "written down. The file holds the model alone; compile it again after loading.",
-            stacklevel=3,
-        )
-    elif model.compiled:
-        config["compile"] = serialize(model.compile_config())
-        arrays["optimizer.safetensors"] = tree_flatten(model.optimizer.state)
-    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
-        archive.writestr("config.json", json.dumps(config, indent=1))
-        for name, tree in arrays.items():
-            archive.writestr(name, _to_bytes(dict(tree)))
-        for name, content in (members or {}).items():
-            archive.writestr(name, content)
+    with replacing(path) as part:
+        _write(part, model, members or {})
+
+
+def to_bytes(model: Model) -> bytes:
+    """The archive itself; `load_model(io.BytesIO(...))` reads it. What pickle keeps of a model."""
+    buffer = io.BytesIO()
+    _write(buffer, model, {})
+    return buffer.getvalue()
+
+
+def from_bytes(archive: bytes) -> Model:
+    """The model of `to_bytes`, by the rules of `load_model`: nothing but data is read."""
+    return load_model(io.BytesIO(archive))
 
 
 def load_model(
-    path: str | os.PathLike, custom_objects: dict[str, Any] | None = None, compile: bool = True
+    path: File, custom_objects: dict[str, Any] | None = None, compile: bool = True
 ) -> Model:
     """The model that `save` wrote; when it was compiled, ready to go on training.
 
@@ -83,13 +81,33 @@ def load_model(
     return model
 
 
+def _write(file: Any, model: Model, members: Mapping[str, bytes]) -> None:
+    config: dict[str, Any] = {**FORMAT, "model": serialize(model)}
+    arrays = {"weights.safetensors": tree_flatten(model.parameters())}
+    if model.compiled and not hasattr(model.optimizer, "get_config"):
+        warnings.warn(
+            f"save: {type(model.optimizer).__name__} is an optimizer of MLX, which cannot be "
+            "written down. The file holds the model alone; compile it again after loading.",
+            stacklevel=4,
+        )
+    elif model.compiled:
+        config["compile"] = serialize(model.compile_config())
+        arrays["optimizer.safetensors"] = tree_flatten(model.optimizer.state)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("config.json", json.dumps(config, indent=1))
+        for name, tree in arrays.items():
+            archive.writestr(name, _to_bytes(dict(tree)))
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
 def _to_bytes(arrays: dict[str, mx.array]) -> bytes:
     buffer = io.BytesIO()
     mx.save_safetensors(buffer, arrays)
     return buffer.getvalue()
 
 
-def _read(path: str | os.PathLike) -> dict[str, bytes]:
+def _read(path: File) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
@@ -100,7 +118,7 @@ def _read(path: str | os.PathLike) -> dict[str, bytes]:
         ) from error
 
 
-def _config(path: str | os.PathLike, files: dict[str, bytes]) -> dict[str, Any]:
+def _config(path: File, files: dict[str, bytes]) -> dict[str, Any]:
     try:
         config = json.loads(files["config.json"])
         found = {key: config[key] for key in FORMAT}
@@ -114,7 +132,7 @@ def _config(path: str | os.PathLike, files: dict[str, bytes]) -> dict[str, Any]:
     return config
 
 
-def _from_bytes(path: str | os.PathLike, files: dict[str, bytes], name: str) -> dict[str, mx.array]:
+def _from_bytes(path: File, files: dict[str, bytes], name: str) -> dict[str, mx.array]:
     try:
         return mx.load(io.BytesIO(files[name]), format="safetensors")  # type: ignore[return-value]
     except (KeyError, RuntimeError) as error:

@@ -1,6 +1,9 @@
 """Archives and configurations: equal models come back, nothing foreign runs."""
 
+import copy
 import json
+import pickle
+import pickletools
 import zipfile
 
 import mlxfunc as mf
@@ -222,3 +225,61 @@ def test_a_function_named_as_a_known_one_is_not_taken_for_it(tmp_path):
     saving.register_serializable("tests")(relu)
     m.save(tmp_path / "m.mlxfunc")
     assert saving.load_model(tmp_path / "m.mlxfunc")(np.ones((1, 4))).tolist() == [[0] * 4]
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda value: pickle.loads(pickle.dumps(value))}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_is_equal_and_apart(way):
+    m = shared_model()
+    copied = COPIES[way]({"models": [m, m], "epoch": 3})
+    first, second = copied["models"]
+    assert first is second
+    assert equal(m(data()), first(data()))
+    assert first.count_params() == 20
+    first.set_weights([w * 0 for w in first.get_weights()])
+    assert not equal(m(data()), first(data()))
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_goes_on_training_as_the_model_does(way):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 4)), rng.normal(size=(32, 1))
+    m = mf.Sequential([layers.Dense(1, input_shape=(4,)), layers.BatchNormalization()])
+    m.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
+    m.fit(x, y, verbose=0)
+    copied = COPIES[way](m)
+    first, second = (k.fit(x, y, epochs=2, shuffle=False, verbose=0) for k in (m, copied))
+    assert first.history == second.history
+    assert equal(m.weights, copied.weights)
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_model_without_weights_yet_is_copied(way):
+    copied = COPIES[way](mf.Sequential([layers.Dense(2, name="last")]))
+    assert copied(np.ones((1, 3))).shape == (1, 2)
+    assert copied.get_layer("last").units == 2
+
+
+def test_a_pickle_names_nothing_but_the_reader_of_archives():
+    pickled = pickle.dumps(custom_model(), protocol=2)  # where a global is one opcode
+    named = [arg for op, arg, _ in pickletools.genops(pickled) if op.name == "GLOBAL"]
+    assert named[0] == "mlxfunc.saving from_bytes"
+    assert set(named[1:]) <= {"_codecs encode"}
+    with pytest.raises(ValueError, match="unknown layer 'Doubled'"):
+        pickle.loads(pickled)
+    with saving.custom_object_scope({"Doubled": Doubled, "halve": halve}):
+        assert pickle.loads(pickled)(np.ones((1, 4))).tolist() == [[1.5] * 4]
+
+
+def test_a_lambda_is_not_pickled():
+    i = mf.Input((4,))
+    with pytest.raises(ValueError, match="a lambda has no name"):
+        pickle.dumps(mf.Model(i, layers.Lambda(lambda x: x + 1)(i)))
+
+
+def test_a_damaged_pickle_is_refused():
+    archive = saving.to_bytes(shared_model())
+    with pytest.raises(ValueError, match="expected an archive that `save` wrote"):
+        saving.from_bytes(archive[: len(archive) // 2])
