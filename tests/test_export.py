@@ -188,6 +188,19 @@ def test_a_reused_model_may_be_a_function():
     assert abs(sizes[0] - sizes[1]) < 200
 
 
+def test_a_function_is_written_without_a_word(tmp_path, caplog, capfd, recwarn):
+    """In a body too, an output that nobody uses, as an LSTM's sequence, has no name."""
+    i = mf.Input((5, 4))
+    inner = mf.Model(i, layers.Bidirectional(layers.LSTM(3))(i), name="inner")
+    a, b = mf.Input((5, 4), name="a"), mf.Input((5, 4), name="b")
+    model = mf.Model([a, b], layers.add([inner(a), inner(b)]))
+    exported = export(model, functions=True, path=tmp_path / "model.onnx")
+    assert "" in exported.functions[0].node[1].output
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+    assert list(recwarn) == []
+
+
 # names and options -----------------------------------------------------------------------------
 
 

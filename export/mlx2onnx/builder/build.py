@@ -1,16 +1,10 @@
-"""Writes ONNX graphs: inputs, constants, initializers, nodes, functions, and the finished model.
-
-The only file that knows onnx_ir. A rule calls `g.op("Gemm", x, w, b, transB=1)` and gets a Value.
-"""
+"""The Builder: inputs, constants, initializers, nodes, bodies and functions, outputs."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -19,10 +13,12 @@ import onnx
 import onnx_ir as ir
 from mlx2onnx import folding
 from onnx_ir import DataType, Model, Value
-from onnx_ir.passes import PassManager, common
 
-OPSETS = range(17, 27)
-PRODUCER = "mlx2onnx"
+from . import finish
+from .dtypes import converted, data_type, infer_types, to_numpy
+from .frame import Frame
+from .names import Names
+
 FUNCTION_DOMAIN = "mlxfunc"
 # Operators that ONNX Runtime adds to the standard.
 RUNTIME_DOMAIN = "com.microsoft"
@@ -30,61 +26,8 @@ RUNTIME_DOMAIN = "com.microsoft"
 # ONNX Runtime copies constants of a body at every call.
 MAX_BODY_CONSTANT = 64
 
-_IR_VERSIONS = {
-    17: 8,
-    18: 8,
-    19: 9,
-    20: 9,
-    21: 10,
-    22: 10,
-    23: 11,
-    24: 12,
-    25: 13,
-    26: 13,
-}
 
-
-def data_type(dtype: Any) -> DataType:
-    """The ONNX element type of an mlx, numpy or ONNX dtype, or of its name; bfloat16 is float32."""
-    if isinstance(dtype, DataType):
-        found = dtype
-    elif isinstance(dtype, int):
-        found = DataType(dtype)
-    elif isinstance(dtype, mx.Dtype):
-        found = DataType[_upper(str(dtype).rpartition(".")[2])]
-    elif isinstance(dtype, str):
-        found = DataType[_upper(dtype)]
-    else:
-        found = DataType.from_numpy(np.dtype(dtype))
-    return DataType.FLOAT if found == DataType.BFLOAT16 else found
-
-
-def _upper(name: str) -> str:
-    return {"FLOAT32": "FLOAT", "FLOAT64": "DOUBLE", "BOOL_": "BOOL"}.get(
-        name.upper(), name.upper()
-    )
-
-
-def to_numpy(array: Any) -> np.ndarray:
-    """A contiguous numpy view of an array (a copy only for bfloat16 and strided arrays)."""
-    if isinstance(array, mx.array):
-        array = np.asarray(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
-    array = np.asarray(array)
-    return array if array.flags.c_contiguous else array.copy(order="C")
-
-
-@dataclass
-class _Frame:
-    """The graph that nodes are appended to; for a function, what it takes from outside."""
-
-    graph: ir.Graph
-    parent: _Frame | None = None
-    function: _Frame | None = None
-    captured: dict[Value, Value] = field(default_factory=dict)
-    memo: dict[Hashable, Value] = field(default_factory=dict)
-
-
-class Builder:
+class Builder(Names):
     """Collects one ONNX model.
 
     `opset` is 17 to 26. `dtype="float16"` stores and computes every float32 value in float16.
@@ -98,7 +41,7 @@ class Builder:
     def __init__(
         self, opset: int = 20, dtype: str = "float32", quantized: str | None = None
     ) -> None:
-        if opset not in OPSETS:
+        if opset not in finish.IR_VERSIONS:
             raise ValueError(f"to_onnx: expected opset 17 to 26, got {opset}.")
         if dtype not in ("float32", "float16"):
             raise ValueError(f"to_onnx: expected dtype 'float32' or 'float16', got {dtype!r}.")
@@ -106,59 +49,22 @@ class Builder:
             raise ValueError(
                 f"to_onnx: expected quantized 'MatMulNBits' or None, got {quantized!r}."
             )
+        super().__init__()
         self.opset = opset
         self.dtype = dtype
         self.quantized = quantized
         # What a dynamic dimension is in the file: a size, or another name.
         self.dimension: Callable[[Any], Any] = lambda dim: dim
-        self._main = _Frame(ir.Graph([], [], nodes=[], name=PRODUCER, opset_imports={"": opset}))
+        self._main = Frame(
+            ir.Graph([], [], nodes=[], name=finish.PRODUCER, opset_imports={"": opset})
+        )
         self._frame = self._main
         self._functions: dict[str, tuple[ir.Function, list[Value]]] = {}
-        self._names: dict[str, int] = {}
         self._initializers: dict[Hashable, Value] = {}
         self._constants: set[Value] = set()
         self._kept: list[Any] = []
         self._stands_for: dict[Value, Value] = {}
         self._outputs: list[tuple[Value, str]] = []
-        self._scope: tuple[str, ...] = ()
-        self._metadata: dict[str, str] = {}
-
-    # names ------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def scope(self, name: str, **node_metadata: str) -> Iterator[None]:
-        """Prefixes names with `name/`; `node_metadata` goes into every node made inside."""
-        scope, before = self._scope, self._metadata
-        self._scope, self._metadata = (*scope, name), {**before, **node_metadata}
-        try:
-            yield
-        finally:
-            self._scope, self._metadata = scope, before
-
-    def here(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """Opens, later, the scopes that are open now: for a node that is made on demand."""
-        scope, metadata = self._scope, self._metadata
-
-        @contextlib.contextmanager
-        def reopen() -> Iterator[None]:
-            before = self._scope, self._metadata
-            self._scope, self._metadata = scope, metadata
-            try:
-                yield
-            finally:
-                self._scope, self._metadata = before
-
-        return reopen
-
-    @property
-    def path(self) -> str:
-        """The names of the open scopes, joined by `/`."""
-        return "/".join(self._scope)
-
-    def _unique(self, name: str) -> str:
-        count = self._names.get(name, 0)
-        self._names[name] = count + 1
-        return self._unique(f"{name}_{count}") if count else name
 
     def element_type(self, dtype: Any) -> DataType:
         """`data_type`, with float32 read as this model's float type."""
@@ -169,9 +75,9 @@ class Builder:
 
     def input(self, name: str, dtype: Any, shape: Sequence[int | str | None]) -> Value:
         """A graph input; a string or None in `shape` is a dynamic dimension."""
-        if name in self._names:
+        if self.is_taken(name):
             raise ValueError(f"to_onnx: expected unique input names, got {name!r} twice. Rename.")
-        self._names[name] = 1
+        self.unique(name)
         dims = [f"{name}_dim_{i}" if d is None else self.dimension(d) for i, d in enumerate(shape)]
         value = ir.val(name, self.element_type(dtype), dims)
         self._main.graph.inputs.append(value)
@@ -194,7 +100,7 @@ class Builder:
         """
         value = self._initializers.get(key) if key is not None else None
         if value is None:
-            value = self._store(name, array() if callable(array) else array)
+            value = self._store(self.scoped(name), array() if callable(array) else array)
             if key is not None:
                 self._initializers[key] = value
         return self._visible(value)
@@ -204,8 +110,8 @@ class Builder:
         return key in self._initializers
 
     def _store(self, name: str, array: Any) -> Value:
-        array = self._in_model_type(to_numpy(array))
-        name = self._unique("/".join((*self._scope, name)))
+        array = to_numpy(array)
+        array = converted(array, self.element_type(array.dtype))
         tensor = ir.Tensor(array, name=name)
         value = Value(
             name=name,
@@ -215,15 +121,6 @@ class Builder:
         )
         self._main.graph.register_initializer(value)
         return value
-
-    def _in_model_type(self, array: np.ndarray) -> np.ndarray:
-        dtype = self.element_type(array.dtype).numpy()
-        if array.dtype == dtype:
-            return array
-        if dtype == np.float16:  # large numbers (masks) stay numbers
-            limit = np.finfo(dtype).max
-            array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
-        return array.astype(dtype)
 
     def keep(self, array: Any) -> None:
         """Holds an array while the model is built, so that its address stays its own."""
@@ -236,7 +133,7 @@ class Builder:
         array = to_numpy(value)
         if dtype is not None and self.element_type(dtype) != self.element_type(array.dtype):
             array = array.astype(data_type(dtype).numpy())
-        array = self._in_model_type(array)
+        array = converted(array, self.element_type(array.dtype))
         key = ("constant", array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
         function = self._frame.function
         if function is not None and array.size <= MAX_BODY_CONSTANT:
@@ -246,10 +143,8 @@ class Builder:
                 self._constants.add(function.memo[key])
             return function.memo[key]
         if key not in self._initializers:
-            scope, self._scope = self._scope, ()
-            self._initializers[key] = self._store("constant", array)
+            self._initializers[key] = self._store(self.unique("constant"), array)
             self._constants.add(self._initializers[key])
-            self._scope = scope
         return self._visible(self._initializers[key])
 
     def _visible(self, value: Value) -> Value:
@@ -353,7 +248,7 @@ class Builder:
         inputs = [self._operand(o, like) for o in operands]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        label = self._unique("/".join((*self._scope, name or op_type)))
+        label = self.scoped(name or op_type)
         node = ir.Node(
             domain,
             op_type,
@@ -361,11 +256,11 @@ class Builder:
             [self._attribute(k, v) for k, v in attributes.items() if v is not None],
             num_outputs=outputs,
             name=label,
-            metadata_props=dict(self._metadata),
+            metadata_props=dict(self.metadata),
         )
         for i, value in enumerate(node.outputs):
-            value.name = label if i == 0 else self._unique(f"{label}_{i}")
-        self._infer_types(node)
+            value.name = label if i == 0 else self.unique(f"{label}_{i}")
+        infer_types(node, self.opset)
         self._frame.graph.append(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
@@ -384,34 +279,6 @@ class Builder:
         if isinstance(value, (list, tuple)) and not value:
             return ir.AttrInt64s(name, [])
         return ir.convenience.convert_attribute(name, value)
-
-    def _infer_types(self, node: ir.Node) -> None:
-        """Element types of the outputs by the operator's type constraints."""
-        if node.domain or not onnx.defs.has(node.op_type, max_inclusive_version=self.opset):
-            return
-        schema = onnx.defs.get_schema(node.op_type, self.opset)
-        known: dict[str, DataType] = {}
-        for i, value in enumerate(node.inputs):
-            formal = schema.inputs[min(i, len(schema.inputs) - 1)]
-            if value is not None and value.dtype is not None:
-                known.setdefault(formal.type_str, value.dtype)
-        first = schema.outputs[0].type_str
-        if "to" in node.attributes:
-            known[first] = DataType(node.attributes["to"].as_int())
-        elif first not in known and "value" in node.attributes:
-            known[first] = node.attributes["value"].as_tensor().dtype
-        elif first not in known and "dtype" in node.attributes:
-            known[first] = DataType(node.attributes["dtype"].as_int())
-        for constraint in schema.type_constraints:
-            if len(constraint.allowed_type_strs) == 1:
-                only = constraint.allowed_type_strs[0]
-                known.setdefault(constraint.type_param_str, data_type(only[7:-1]))
-        for i, value in enumerate(node.outputs):
-            name = schema.outputs[min(i, len(schema.outputs) - 1)].type_str
-            if name.startswith("tensor("):
-                value.dtype = data_type(name[7:-1])
-            elif name in known:
-                value.dtype = known[name]
 
     def cast(self, value: Value, dtype: Any) -> Value:
         """`value` as `dtype`; itself when it already is."""
@@ -439,7 +306,7 @@ class Builder:
     # bodies -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _inside(self, frame: _Frame) -> Iterator[None]:
+    def _inside(self, frame: Frame) -> Iterator[None]:
         before, self._frame = self._frame, frame
         try:
             yield
@@ -456,13 +323,13 @@ class Builder:
         `inputs` are (dtype, shape) of the formal inputs. Values of the outer graph may be used.
         """
         formals = [
-            ir.val(self._unique("formal"), self.element_type(dtype), shape)
+            ir.val(self.unique("formal"), self.element_type(dtype), shape)
             for dtype, shape in (
                 (d, None if s is None else [self.dimension(n) for n in s]) for d, s in inputs
             )
         ]
-        graph = ir.Graph(formals, [], nodes=[], name=self._unique("body"))
-        with self._inside(_Frame(graph, self._frame, self._frame.function)):
+        graph = ir.Graph(formals, [], nodes=[], name=self.unique("body"))
+        with self._inside(Frame(graph, self._frame, self._frame.function)):
             results = body(*formals)
             results = results if isinstance(results, (list, tuple)) else [results]
             # An output of a body must be made in it.
@@ -501,13 +368,13 @@ class Builder:
         ]
         imports = {"": self.opset, FUNCTION_DOMAIN: 1}
         imports |= {RUNTIME_DOMAIN: 1} if self.quantized else {}
-        frame = _Frame(ir.Graph(formals, [], nodes=[], name=name, opset_imports=imports))
+        frame = Frame(ir.Graph(formals, [], nodes=[], name=name, opset_imports=imports))
         frame.function = frame
         with self._inside(frame):
             results = body(*formals)
             results = results if isinstance(results, (list, tuple)) else [results]
             frame.graph.outputs.extend(results)
-        _drop_unused(frame)
+        frame.drop_unused()
         function = ir.Function(FUNCTION_DOMAIN, name, graph=frame.graph, attributes=[])
         return function, list(frame.captured)
 
@@ -525,29 +392,8 @@ class Builder:
             graph.opset_imports[FUNCTION_DOMAIN] = 1
         if self.quantized:
             graph.opset_imports[RUNTIME_DOMAIN] = 1
-        model = ir.Model(
-            graph,
-            ir_version=_IR_VERSIONS[self.opset],
-            producer_name=PRODUCER,
-            producer_version=_version(),
-            functions=[function for function, _ in self._functions.values()],
-            metadata_props=dict(properties or {}),
-        )
-        PassManager(
-            [
-                common.OutputFixPass(),
-                common.NameFixPass(),
-                common.CommonSubexpressionEliminationPass(),
-                common.RemoveUnusedNodesPass(),
-                common.RemoveUnusedFunctionsPass(),
-                common.RemoveUnusedOpsetsPass(),
-                common.DeduplicateHashedInitializersPass(),
-                common.TopologicalSortPass(),
-                common.ShapeInferencePass(strict_mode=False),
-                common.CheckerPass(full_check=True),
-            ]
-        )(model)
-        return _without_weight_types(model)
+        functions = [function for function, _ in self._functions.values()]
+        return finish.finished(graph, functions, properties or {})
 
     def _named(self, value: Value, name: str) -> Value:
         """`value` under an output's name; through an Identity when its own name must stay."""
@@ -561,46 +407,4 @@ class Builder:
 
     def finish(self, properties: Mapping[str, str] | None = None) -> onnx.ModelProto:
         """`model` as a protobuf message (this copies the weights once)."""
-        return ir.to_proto(self.model(properties))
-
-
-def _drop_unused(frame: _Frame) -> None:
-    """Weights that a body asked for and does not use must not become its inputs."""
-    outputs = set(frame.graph.outputs)
-    for node in reversed(list(frame.graph)):
-        if not any(value.uses() or value in outputs for value in node.outputs):
-            frame.graph.remove(node, safe=True)
-    for value, formal in list(frame.captured.items()):
-        if not formal.uses() and formal not in outputs:
-            frame.graph.inputs.remove(formal)
-            del frame.captured[value]
-
-
-def _version() -> str:
-    try:
-        return metadata.version("mlxfunc")
-    except metadata.PackageNotFoundError:
-        return "0"
-
-
-def write(model: Model | onnx.ModelProto, path: Path, data_name: str | None = None) -> None:
-    """Writes the model to `path`, its larger tensors to `data_name` beside it."""
-    if isinstance(model, onnx.ModelProto):
-        model = _without_weight_types(ir.from_proto(model))
-    ir.save(model, path, format="protobuf", external_data=data_name)
-
-
-def _without_weight_types(model: Model) -> Model:
-    """Drops what value_info would repeat of the initializers."""
-    for value in model.graph.initializers.values():
-        if not value.is_graph_input():
-            value.shape = value.type = None
-    return model
-
-
-def weight_bytes(model: Model | onnx.ModelProto) -> int:
-    """The bytes of all initializers."""
-    if isinstance(model, onnx.ModelProto):
-        return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        return finish.message(self.model(properties))
