@@ -188,6 +188,21 @@ def test_a_reused_model_may_be_a_function():
     assert abs(sizes[0] - sizes[1]) < 200
 
 
+def test_a_model_that_is_called_at_other_sizes_is_another_function():
+    """Padding, for one, follows from the sizes of the image."""
+    i = mf.Input((None, None, 3))
+    y = layers.Conv2D(4, 3, strides=2, padding="same")(i)
+    inner = mf.Model(i, layers.GlobalMaxPooling2D()(y), name="inner")
+    a, b = mf.Input((8, 8, 3), name="a"), mf.Input((None, 6, 3), name="b")
+    model = mf.Model([a, b], layers.add([inner(a), inner(a), inner(b)]))
+    exported = export(model, functions=True)
+    assert [f.name for f in exported.functions] == ["inner", "inner_1"]
+    images = [
+        np.random.default_rng(0).random((2, h, w, 3), np.float32) for h, w in ((8, 8), (5, 6))
+    ]
+    assert mlx2onnx.verify(model, exported, images).ok
+
+
 def test_a_function_is_written_without_a_word(tmp_path, caplog, capfd, recwarn):
     """In a body too, an output that nobody uses, as an LSTM's sequence, has no name."""
     i = mf.Input((5, 4))

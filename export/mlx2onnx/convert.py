@@ -94,9 +94,9 @@ class Walk:
         self.problems: list[Problem] = []
         self.steps: list[Step] = []
         self._functions = functions
-        self._function_names: dict[int, str] = {}
-        self._function_layouts: dict[int, list[Layout]] = {}
-        self._function_steps: dict[int, list[Step]] = {}
+        self._function_names: dict[tuple, str] = {}
+        self._function_layouts: dict[str, list[Layout]] = {}
+        self._function_steps: dict[str, list[Step]] = {}
 
     # the graph --------------------------------------------------------------------------------
 
@@ -234,9 +234,11 @@ class Walk:
 
     def _function(self, model: Any, inputs: Sequence[Tensor]) -> Outputs:
         """A call of the local function that a reused model becomes."""
+        # For inputs of other sizes it is another function: a body has sizes in it.
+        key = (id(model), *((t.shape, t.dtype) for t in inputs))
         taken = self._function_names
         name = model.name if model.name not in taken.values() else f"{model.name}_{len(taken)}"
-        name = taken.setdefault(id(model), name)
+        name = taken.setdefault(key, name)
 
         def body(*formals: Value) -> list[Value]:
             arguments = [
@@ -245,14 +247,14 @@ class Walk:
             ]
             outputs = self.model(model, arguments, [None] * len(arguments))[0]
             values = [t.value for t in outputs]
-            self._function_layouts[id(model)] = [t.layout for t in outputs]
-            self._function_steps[id(model)] = list(self.steps)
+            self._function_layouts[name] = [t.layout for t in outputs]
+            self._function_steps[name] = list(self.steps)
             return values
 
         made = self.g.call(name, body, *(t.plain for t in inputs))
         values = made if isinstance(made, tuple) else (made,)
-        layouts = self._function_layouts[id(model)]
-        self.steps[:] = self._function_steps[id(model)]
+        layouts = self._function_layouts[name]
+        self.steps[:] = self._function_steps[name]
         return [
             Tensor(self.g, value, spec.shape, layout, dtype=spec.dtype)
             for value, layout, spec in zip(values, layouts, model.outputs, strict=True)
