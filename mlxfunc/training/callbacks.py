@@ -120,6 +120,7 @@ class CallbackList:
         self.callbacks: list[Callback] = given
         if add_progbar and not any(isinstance(c, ProgbarLogger) for c in given):
             self.callbacks.append(ProgbarLogger())
+        self._progress = [c for c in self.callbacks if isinstance(c, ProgbarLogger)]
         histories = [c for c in self.callbacks if isinstance(c, History)]
         if add_history and not histories:
             histories = [History()]
@@ -134,6 +135,11 @@ class CallbackList:
 
     def __iter__(self) -> Iterator[Callback]:
         return iter(self.callbacks)
+
+    def close(self) -> None:
+        """Leave the terminal as it was found, however the run ended."""
+        for progress in self._progress:
+            progress.close()
 
     def hooks(self, name: str) -> list[Callable[..., None]]:
         """The bound methods called `name` that do something."""

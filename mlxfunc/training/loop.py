@@ -126,6 +126,7 @@ class Trainer(Setup):
                 self._run_deferred()
                 step, self.resume = 0, None
         finally:
+            callbacks.close()
             feed.close()
             if checks is not None:
                 checks.close()
@@ -203,6 +204,7 @@ class Trainer(Setup):
         try:
             logs = self._evaluate(feed, run, self._worth_compiling(feed.steps))
         finally:
+            run.close()
             feed.close()
         return logs if return_dict else self._in_order(logs)
 
@@ -235,9 +237,10 @@ class Trainer(Setup):
                 mx.async_eval(outputs)
                 parts.append(outputs)
                 run.on_predict_batch_end(index, {"outputs": outputs})
+            run.on_predict_end(None)
         finally:
+            run.close()
             feed.close()
-        run.on_predict_end(None)
         if not parts:
             raise ValueError("predict: expected at least one batch, got none.")
         arrays = iter([np.concatenate([np.array(a) for a in p]) for p in zip(*parts, strict=True)])

@@ -45,8 +45,7 @@ class ProgbarLogger(Callback):
         self._end(logs or {})
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self._training = False
-        self._stop()
+        self.close()
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         if not self._training:
@@ -71,6 +70,11 @@ class ProgbarLogger(Callback):
 
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._tick(batch + 1, None)
+
+    def close(self) -> None:
+        """Stop where the run did: a bar that is left alone keeps the cursor and the output."""
+        self._training = False
+        self._stop()
 
     def _begin(self, title: str) -> None:
         self._title, self._done, self._next = title, 0, None
