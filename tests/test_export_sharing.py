@@ -1,0 +1,71 @@
+"""What is used twice is stored once, or written once as a local function."""
+
+import mlx2onnx
+import mlxfunc as mf
+import numpy as np
+from mlxfunc import layers
+
+from exporting import export, operators
+from models import MODELS
+
+
+def test_a_shared_layer_is_stored_once():
+    a, b = mf.Input((3, 4), name="a"), mf.Input((3, 4), name="b")
+    dense, lstm = layers.Dense(5), layers.LSTM(6)
+    both = layers.concatenate([lstm(dense(a)), lstm(dense(b))])
+    model = mf.Model([a, b], layers.Dense(2)(both))
+    exported = export(model)
+    contents = mlx2onnx.inspect(exported)
+    assert contents.weight_bytes < 1.1 * sum(w.nbytes for w in model.get_weights()) + 400
+    assert contents.shared["lstm/Wx"] == 2
+    assert contents.shared["dense/weight"] == 2
+
+
+def test_a_dense_of_vectors_and_of_sequences_is_stored_once():
+    a, b = mf.Input((4,), name="a"), mf.Input((3, 4), name="b")
+    dense = layers.Dense(50)
+    exported = export(mf.Model([a, b], [dense(a), dense(b)]))
+    assert mlx2onnx.inspect(exported).shared["dense/weight"] == 2
+
+
+def two_digits():
+    return MODELS["two-digits"].build()
+
+
+def test_a_reused_model_may_be_a_function():
+    model = two_digits()
+    inlined, called = export(model), export(model, functions=True, verify=(1, 3))
+    assert [f.name for f in called.functions] == ["vision"]
+    assert operators(called)["vision"] == 2
+    # Weights are inputs of the function: ONNX Runtime copies what a body holds at every call.
+    assert called.functions[0].ByteSize() < 2000
+    sizes = [mlx2onnx.inspect(m).weight_bytes for m in (inlined, called)]
+    assert abs(sizes[0] - sizes[1]) < 200
+
+
+def test_a_model_that_is_called_at_other_sizes_is_another_function():
+    """Padding, for one, follows from the sizes of the image."""
+    i = mf.Input((None, None, 3))
+    y = layers.Conv2D(4, 3, strides=2, padding="same")(i)
+    inner = mf.Model(i, layers.GlobalMaxPooling2D()(y), name="inner")
+    a, b = mf.Input((8, 8, 3), name="a"), mf.Input((None, 6, 3), name="b")
+    model = mf.Model([a, b], layers.add([inner(a), inner(a), inner(b)]))
+    exported = export(model, functions=True)
+    assert [f.name for f in exported.functions] == ["inner", "inner_1"]
+    images = [
+        np.random.default_rng(0).random((2, h, w, 3), np.float32) for h, w in ((8, 8), (5, 6))
+    ]
+    assert mlx2onnx.verify(model, exported, images).ok
+
+
+def test_a_function_is_written_without_a_word(tmp_path, caplog, capfd, recwarn):
+    """In a body too, an output that nobody uses, as an LSTM's sequence, has no name."""
+    i = mf.Input((5, 4))
+    inner = mf.Model(i, layers.Bidirectional(layers.LSTM(3))(i), name="inner")
+    a, b = mf.Input((5, 4), name="a"), mf.Input((5, 4), name="b")
+    model = mf.Model([a, b], layers.add([inner(a), inner(b)]))
+    exported = export(model, functions=True, path=tmp_path / "model.onnx")
+    assert "" in exported.functions[0].node[1].output
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+    assert list(recwarn) == []
