@@ -60,6 +60,7 @@ class Trainer(Setup):
             class_weight: the weight of rows by class.
             sample_weight: (rows,), or (rows, time): loss = sum(w l) / N.
             steps_per_epoch, validation_steps: batches, when not all of them.
+                A validation of some steps takes the first ones, each time, where x can restart.
             validation_freq: validate every so many epochs, or after these, counted from 1.
 
         Returns: the History: lists by key, a value an epoch.
@@ -119,6 +120,7 @@ class Trainer(Setup):
                 if not all(math.isfinite(np.sum(v)) for v in logs.values()):
                     self._warn_not_finite(epoch)
                 if checks is not None and _is_due(epoch + 1, validation_freq):
+                    checks.rewind()  # Every validation sees the same steps.
                     found = self._evaluate(checks, callbacks, compiled)
                     logs |= {f"val_{key}": value for key, value in found.items()}
                 logs = dict(sorted(logs.items()))
@@ -309,6 +311,8 @@ class Trainer(Setup):
                 "Give validation_data."
             )
         first, last = reader.read(*data).split(split)
+        if reader.class_weight is not None:
+            last.w = []  # Classes are weighed where they train.
         size, shuffle, seed = (options[key] for key in ("batch_size", "shuffle", "seed"))
         return (
             ArraySource(first, size, shuffle, seed, share=reader.share),

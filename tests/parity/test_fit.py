@@ -102,6 +102,17 @@ CASES = {
         VECTORS,
         LABELS,
     ),
+    "class weights and a split": Case(
+        classifier,
+        {
+            "optimizer": "sgd",
+            "loss": "sparse_categorical_crossentropy",
+            "weighted_metrics": ["accuracy"],
+        },
+        {"class_weight": {0: 1.0, 1: 3.0}, "validation_split": 0.3},
+        VECTORS,
+        LABELS,
+    ),
     "outputs by position": Case(
         two_outputs,
         {
@@ -158,6 +169,25 @@ CASES = {
         {"sample_weight": STEP_WEIGHTS, "batch_size": 9, "validation_split": 0.3},
         SEQUENCES,
         STEP_TARGETS,
+    ),
+    "temporal weights with a last axis": Case(
+        masked_sequence,
+        {"optimizer": "adam", "loss": "mse", "weighted_metrics": ["mae"]},
+        {"sample_weight": STEP_WEIGHTS[..., None]},
+        PADDED,
+        STEP_TARGETS,
+        ("mae",),
+    ),
+    "the same validation steps each time": Case(
+        classifier,
+        {"optimizer": "sgd", "loss": "sparse_categorical_crossentropy"},
+        {
+            "validation_data": (VECTORS, LABELS),
+            "validation_batch_size": 7,
+            "validation_steps": 2,
+        },
+        VECTORS,
+        LABELS,
     ),
     # Keras's unweighted metrics of a masked output count the masked entries too.
     "mask": Case(
