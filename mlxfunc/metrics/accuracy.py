@@ -86,8 +86,6 @@ class BinaryAccuracy(FunctionMetric):
     function = staticmethod(binary_accuracy)
 
     def __init__(self, name: str = "binary_accuracy", threshold: float = 0.5) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"{name}: expected a threshold between 0 and 1, got {threshold}.")
         super().__init__(name)
         self.threshold = threshold
 
