@@ -17,7 +17,7 @@ ORDER = (
     *("_blas", "files", "download", "random_state", "ranks", "registry"),
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
     *("losses", "metrics", "graph", "nodes", "weights", "arguments", "layer", "ops", "modules"),
-    *("layers", "training", "callbacks", "batches", "model", "models", "saving", "summary"),
+    *("layers", "training", "callbacks", "batches", "model", "saving", "models", "summary"),
     *("plotting", "datasets", "utils", "cli", "__init__"),
 )
 # These two open the exporter's door when they are asked to, not before.

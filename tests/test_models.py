@@ -41,7 +41,7 @@ def test_a_whole_model_trains_saves_and_loads(name, tmp_path):
     assert all(moved) if name not in SOME_STAY else any(moved)
 
     model.save(tmp_path / "model.mlxfunc")
-    loaded = mf.saving.load_model(tmp_path / "model.mlxfunc")
+    loaded = mf.models.load_model(tmp_path / "model.mlxfunc")
     reset(model), reset(loaded)
     for a, b in zip(outputs(model, x), outputs(loaded, x), strict=True):
         assert mx.array_equal(a, b)
