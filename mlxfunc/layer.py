@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from . import regularizers
@@ -290,7 +291,7 @@ class InputLayer(Layer):
 
     def __init__(self, batch_shape: Shape, dtype: str = "float32", name: str | None = None) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.batch_shape = tuple(batch_shape)
+        self.batch_shape = tuple(int(d) if isinstance(d, np.integer) else d for d in batch_shape)
         for dim in self.batch_shape:
             if not (dim is None or isinstance(dim, str) or (isinstance(dim, int) and dim >= 0)):
                 raise ValueError(

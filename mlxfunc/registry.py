@@ -219,7 +219,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def snake_case(name: str) -> str:
-    """`GlorotUniform` becomes `glorot_uniform`."""
+    """`GlorotUniform` becomes `glorot_uniform`, and `<lambda>` becomes `lambda`."""
+    name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 

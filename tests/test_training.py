@@ -175,6 +175,29 @@ def test_functions_as_loss_and_metric():
     np.testing.assert_allclose(history["loss"], history["cube"], rtol=1e-5)
 
 
+def test_functions_are_logged_under_keras_names():
+    def customMAE(y_true, y_pred):
+        return mx.mean(mx.abs(y_true - y_pred), axis=-1)
+
+    model = linear(metrics=[customMAE, lambda y_true, y_pred: mx.mean(y_pred, axis=-1)])
+    assert list(fit(model, epochs=1).history) == ["custom_mae", "lambda", "loss"]
+
+
+def test_the_factor_that_scales_the_loss_moves_no_weight_elsewhere():
+    plain, scaled = linear("sgd"), linear(mf.optimizers.SGD(loss_scale_factor=8.0))
+    scaled.set_weights(plain.get_weights())
+    for model in (plain, scaled):
+        fit(model)
+    np.testing.assert_allclose(scaled.get_weights()[0], plain.get_weights()[0], rtol=1e-5)
+
+
+def test_numpy_integers_are_sizes():
+    x = mf.Input((np.int64(4),))
+    assert x.shape == (None, 4)
+    model = mf.Model(x, mf.layers.Reshape((np.int64(2), -1))(x))
+    assert model.predict(X, batch_size=np.int64(7), verbose=0).shape == (len(X), 2, 2)
+
+
 def test_evaluate_forms_and_names():
     model = linear(metrics=["mae", "mse"])
     values = model.evaluate(X, Y, verbose=0)

@@ -31,7 +31,8 @@ class Reshape(Layer):
 
     def __init__(self, target_shape: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        shape = tuple(target_shape) if isinstance(target_shape, list | tuple) else (target_shape,)
+        given = target_shape if isinstance(target_shape, list | tuple) else (target_shape,)
+        shape = tuple(int(n) if isinstance(n, np.integer) else n for n in given)
         if shape.count(-1) > 1 or not all(isinstance(n, int) and (n == -1 or n > 0) for n in shape):
             raise ValueError(
                 f"{self.name}: expected a target_shape of sizes, at most one of them -1, got "

@@ -119,7 +119,7 @@ class MeanMetricWrapper(Mean):
     """The mean of any function `fn(y_true, y_pred, **kwargs)` of arrays."""
 
     def __init__(self, fn: Callable[..., mx.array], name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(name or str(getattr(fn, "__name__", type(fn).__name__)))
+        super().__init__(name or snake_case(getattr(fn, "__name__", type(fn).__name__)))
         self.fn, self.kwargs = fn, kwargs
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]

@@ -205,8 +205,9 @@ class ArraySource(Source):
         share: Callable[[int], slice] | None = None,
     ) -> None:
         size = 32 if size is None else size
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"batch_size: expected a positive int, got {size!r}.")
+        size = int(size)
         self.size, self.shuffle, self.seed, self.share = size, shuffle, seed, share
         self.rows, self.steps = batch.rows, math.ceil(batch.rows / size)
         arrays = [a for a in chain(batch.x, batch.y, batch.w) if a is not None]

@@ -158,12 +158,14 @@ def train(model: Any, data: Any) -> dict[str, mx.array]:
     """Gradients, the optimizer's update, constraints, metrics: the default `train_step`."""
     x, y, w = unpack(data)
     scale = model.loss_scale
+    own_scale = hasattr(model.optimizer, "scale_loss")  # MLX's optimizers have none.
 
     def run(parameters: Any) -> tuple:
         model.update(parameters)
         forward = Forward(model, x, training=True)
         total, values = loss_of(model, forward, y, w)
-        scaled = total if scale is None else total * scale.state["scale"]
+        scaled = model.optimizer.scale_loss(total) if own_scale else total
+        scaled = scaled if scale is None else scaled * scale.state["scale"]
         return scaled, total, values, forward.outputs, forward.masks
 
     parameters = model.trainable_parameters()
