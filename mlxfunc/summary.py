@@ -114,7 +114,8 @@ def summary(
     """
     from rich.console import Console
 
-    console = Console(width=line_length, highlight=False)
+    # rich shows an empty output in a notebook for what is captured; text is fine there.
+    console = Console(width=line_length, highlight=False, force_jupyter=False)
     if line_length is None and not console.is_terminal:
         console.width = PLAIN_WIDTH
     plain = print_fn is not None or not console.is_terminal

@@ -1,4 +1,4 @@
-"""Progress in a real notebook: what its cells show, and what its file keeps."""
+"""Progress and summaries in a real notebook: what its cells show, and what its file keeps."""
 
 import re
 
@@ -15,6 +15,7 @@ mf.training.progress.REFRESH_SECONDS = 0.0
 """
 FIT = "history = model.fit(x, x[:, :1], batch_size=4, epochs=3, verbose={!r}, validation_split=0.5)"
 EVALUATE = "model.evaluate(x, x[:, :1])"
+SUMMARY = "model.summary()"
 LINE = r"Epoch {}/3 \S+ 8/8 .*/step loss: [\d.e-]+ - val_loss: [\d.e-]+"
 
 
@@ -24,7 +25,7 @@ def outputs():
     import nbclient
     import nbformat
 
-    sources = [MODEL, *(FIT.format(verbose) for verbose in (1, "auto", 2)), EVALUATE]
+    sources = [MODEL, *(FIT.format(verbose) for verbose in (1, "auto", 2)), EVALUATE, SUMMARY]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
@@ -44,10 +45,13 @@ def test_one_bar_an_epoch_drawn_in_place(outputs, verbose):
         assert f"Epoch {epoch}/3" in output["data"]["text/html"]
 
 
+def printed(outputs):
+    assert {output.get("name") for output in outputs} == {"stdout"}
+    return "".join(output.text for output in outputs)
+
+
 def test_one_line_an_epoch(outputs):
-    shown = outputs[FIT.format(2)]
-    assert {output.name for output in shown} == {"stdout"}
-    lines = "".join(output.text for output in shown)
+    lines = printed(outputs[FIT.format(2)])
     assert re.findall(r"^Epoch (\d)/3 - 8/8 - ", lines, re.MULTILINE) == ["1", "2", "3"]
 
 
@@ -55,6 +59,13 @@ def test_evaluate_shows_one_bar_and_its_value(outputs):
     bar, value = outputs[EVALUATE]
     assert re.fullmatch(r"Evaluate \S+ 2/2 .*/step loss: [\d.e-]+", text(bar))
     assert float(value["data"]["text/plain"]) >= 0
+
+
+def test_a_summary_is_plain_text(outputs):
+    lines = printed(outputs[SUMMARY])
+    assert lines.startswith("Model: ")
+    assert "Total params: 5" in lines
+    assert "\x1b" not in lines
 
 
 def test_making_a_model_shows_nothing(outputs):
