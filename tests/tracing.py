@@ -10,6 +10,14 @@ from mlx.utils import tree_flatten
 from mlx2onnx.builder import Builder
 from mlx2onnx.trace import as_spec, function_to_graph
 
+B, T = "batch", "time"
+POINTS = ({B: 1, T: 4, "height": 8, "width": 9}, {B: 3, T: 7, "height": 13, "width": 12})
+ROWS, SEQUENCE, IMAGE = [(B, 4)], [(B, T, 8)], [(B, "height", "width", 4)]
+
+
+def array(*shape):
+    return mx.array(np.random.default_rng(7).normal(size=shape).astype(np.float32))
+
 
 def export(fn, inputs, opset=20, dtype="float32"):
     """The ONNX model of a function."""
