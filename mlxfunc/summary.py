@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -114,12 +115,14 @@ def summary(
     """
     from rich.console import Console
 
-    # rich shows an empty output in a notebook for what is captured; text is fine there.
-    console = Console(width=line_length, highlight=False, force_jupyter=False)
-    if line_length is None and not console.is_terminal:
+    terminal = sys.stdout.isatty()
+    plain = print_fn is not None or not terminal
+    # A notebook gets the text: rich would show an empty output for what is captured.
+    console = Console(
+        width=line_length, highlight=False, force_terminal=not plain, force_jupyter=False
+    )
+    if line_length is None and not terminal:
         console.width = PLAIN_WIDTH
-    plain = print_fn is not None or not console.is_terminal
-    console.no_color = plain
     table = _table(model, expand_nested, show_trainable)
     closing = [
         f" {name} params: {count:,} ({size_text(size)})"
