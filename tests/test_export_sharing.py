@@ -58,6 +58,16 @@ def test_a_model_that_is_called_at_other_sizes_is_another_function():
     assert mlx2onnx.verify(model, exported, images).ok
 
 
+def test_a_function_gives_the_masks_that_are_made_in_it():
+    i = mf.Input((None,), dtype="int32")
+    words = layers.Embedding(9, 4, mask_zero=True)(i)
+    inner = mf.Model(i, layers.Dense(4)(words), name="inner")
+    a, b = (mf.Input((None,), dtype="int32", name=name) for name in "ab")
+    reader = layers.LSTM(3)
+    exported = export(mf.Model([a, b], [reader(inner(a)), reader(inner(b))]), functions=True)
+    assert [len(f.output) for f in exported.functions] == [2]
+
+
 def test_a_function_is_written_without_a_word(tmp_path, caplog, capfd, recwarn):
     """In a body too, an output that nobody uses, as an LSTM's sequence, has no name."""
     i = mf.Input((5, 4))

@@ -95,7 +95,7 @@ class Walk:
         self.steps: list[Step] = []
         self._functions = functions
         self._function_names: dict[tuple, str] = {}
-        self._function_layouts: dict[str, list[Layout]] = {}
+        self._function_layouts: dict[str, list[Layout | None]] = {}
         self._function_steps: dict[str, list[Step]] = {}
 
     # the graph --------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Walk:
         ]
         masks = [None] * len(inputs) if mask is None else model.flatten_inputs(mask)
         if id(model) in self._functions and all(m is None for m in masks):
-            return self._function(model, inputs), [None] * len(model.outputs)
+            return self._function(model, inputs)
         return self.model(model, inputs, masks)
 
     def _fit(self, value: Tensor, wanted: SymbolicTensor) -> Tensor:
@@ -232,8 +232,8 @@ class Walk:
             return value
         return self._cast(value, wanted.dtype)
 
-    def _function(self, model: Any, inputs: Sequence[Tensor]) -> Outputs:
-        """A call of the local function that a reused model becomes."""
+    def _function(self, model: Any, inputs: Sequence[Tensor]) -> tuple[Outputs, Masks]:
+        """A call of the local function that a reused model becomes: its outputs and masks."""
         # For inputs of other sizes it is another function: a body has sizes in it.
         key = (id(model), *((t.shape, t.dtype) for t in inputs))
         taken = self._function_names
@@ -245,20 +245,22 @@ class Walk:
                 Tensor(self.g, formal, t.shape, dtype=t.dtype)
                 for formal, t in zip(formals, inputs, strict=True)
             ]
-            outputs = self.model(model, arguments, [None] * len(arguments))[0]
-            values = [t.value for t in outputs]
-            self._function_layouts[name] = [t.layout for t in outputs]
+            outputs, masks = self.model(model, arguments, [None] * len(arguments))
+            results = [*outputs, *masks]
+            values = [t.value for t in results if t is not None]
+            self._function_layouts[name] = [None if t is None else t.layout for t in results]
             self._function_steps[name] = list(self.steps)
             return values
 
         made = self.g.call(name, body, *(t.plain for t in inputs))
-        values = made if isinstance(made, tuple) else (made,)
-        layouts = self._function_layouts[name]
+        values = iter(made if isinstance(made, tuple) else (made,))
         self.steps[:] = self._function_steps[name]
-        return [
-            Tensor(self.g, value, spec.shape, layout, dtype=spec.dtype)
-            for value, layout, spec in zip(values, layouts, model.outputs, strict=True)
+        specs = [*model.outputs, *(tensor.mask for tensor in model.outputs)]
+        results: Any = [
+            layout and Tensor(self.g, next(values), spec.shape, layout, dtype=spec.dtype)
+            for layout, spec in zip(self._function_layouts[name], specs, strict=True)
         ]
+        return results[: len(model.outputs)], results[len(model.outputs) :]
 
     # tracing ----------------------------------------------------------------------------------
 
