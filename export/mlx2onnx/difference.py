@@ -215,12 +215,14 @@ def _search(
 
 def _run(model: mf.Model, drawn: Graph, tensors: list, inputs: Arrays, masks: Any) -> dict:
     """MLX's values of the tensors and of their masks, by the ids of those in the graph."""
-    probe = mf.Model(drawn.inputs, tensors, name=model.name)
+    by_place = {str(place): tensor for place, tensor in enumerate(tensors)}
+    probe = mf.Model(drawn.inputs, by_place, name=model.name)
     values, found = probe.run(list(inputs), mask=masks)
     mx.eval(values)
-    rows = zip([*drawn.inputs, *tensors], [*inputs, *values], strict=True)
-    known = {id(tensor): value for tensor, value in rows}
-    rows = zip([*drawn.inputs, *tensors], [*(masks or [None] * len(inputs)), *found], strict=True)
+    every = [*drawn.inputs, *tensors]
+    before = masks or [None] * len(inputs)
+    known = dict(zip(map(id, every), [*inputs, *values.values()], strict=True))
+    rows = zip(every, [*before, *found.values()], strict=True)
     return known | {id(tensor.mask): mask for tensor, mask in rows if tensor.mask is not None}
 
 
