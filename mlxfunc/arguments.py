@@ -11,6 +11,7 @@ import numpy as np
 
 from .graph import Shape, leaves
 from .registry import suggest
+from .strides import forward
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def first_input(name: str, args: tuple) -> tuple:
 def as_array(value: Any) -> Any:
     """NumPy arrays as MLX's (float64 as float32); anything else as it is."""
     if isinstance(value, np.ndarray):
+        value = forward(value)
         return mx.array(value.astype(np.float32) if value.dtype == np.float64 else value)
     return value
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import constraints, initializers, regularizers
 from .graph import as_dtype
+from .strides import forward
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ class Weights(nn.Module):
             )
         for (module, key, record), array in zip(rows, weights, strict=True):
             old = module[key]
-            new = mx.array(np.asarray(array)).astype(old.dtype)
+            new = mx.array(forward(array)).astype(old.dtype)
             shape = record.to_keras(old).shape if record else old.shape
             if new.shape != shape:
                 owner = getattr(module, "name", type(module).__name__)

@@ -327,6 +327,15 @@ def test_dtypes():
     assert to_device(np.zeros(2, "uint8")).dtype == mx.uint8
 
 
+def test_reversed_arrays_are_data():
+    model = linear()
+    first, last = model.predict(X[::-1], verbose=0), model.predict(X, verbose=0)[::-1]
+    np.testing.assert_allclose(first, last, rtol=1e-6)
+    np.testing.assert_allclose(model(X[::-1]), last, rtol=1e-6)
+    assert np.isfinite(model.train_on_batch(X[:1][::-1], Y[:1][::-1], np.ones(1)[::-1]))
+    model.set_weights([w[::-1] for w in model.get_weights()])
+
+
 def test_class_weights():
     table = {0: 2.0, 2: 5.0}
     assert class_weights(np.array([0, 1, 2]), table).tolist() == [2, 1, 5]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from ..registry import Configurable, Registry, constructor_arguments
+from ..strides import forward
 
 REGISTRY = Registry("losses")
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
@@ -194,7 +194,7 @@ def align(name: str, what: str, weights: mx.array, values: mx.array) -> mx.array
 
 def as_array(x: Any) -> mx.array:
     """An MLX array of anything array-like; float64 becomes float32."""
-    return x if isinstance(x, mx.array) else mx.array(np.asarray(x))
+    return x if isinstance(x, mx.array) else mx.array(forward(x))
 
 
 def as_float32(x: Any) -> mx.array:

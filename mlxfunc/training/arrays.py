@@ -9,6 +9,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..strides import forward
+
 _NARROW = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex64}
 
 
@@ -43,7 +45,7 @@ def to_device(array: Any) -> mx.array:
     """An MLX array; float64 becomes float32, integers stay integers."""
     if isinstance(array, mx.array):
         return array
-    array = np.asarray(array)
+    array = forward(array)
     return mx.array(array.astype(_NARROW[array.dtype]) if array.dtype in _NARROW else array)
 
 
