@@ -85,6 +85,24 @@ def test_weights_of_a_frozen_model_stay_frozen(tmp_path):
     assert len(tree_flatten(loaded.trainable_parameters())) == 2
 
 
+def test_custom_losses_and_metrics_are_found_when_loading_not_later(tmp_path):
+    class Cubed(mf.losses.Loss):
+        def call(self, y_true, y_pred):
+            return mx.mean(mx.abs(y_true - y_pred) ** 3, axis=-1)
+
+    def gap(y_true, y_pred):
+        return mx.mean(mx.abs(y_true - y_pred), axis=-1)
+
+    for loss in (Cubed(), gap):
+        m = mf.Sequential([layers.Dense(2, input_shape=(4,))])
+        m.compile("sgd", loss, metrics=[gap])
+        m.save(tmp_path / "c.mlxfunc")
+        known = {"Cubed": Cubed, "gap": gap}
+        loaded = saving.load_model(tmp_path / "c.mlxfunc", custom_objects=known)
+        x, y = np.ones((3, 4), "float32"), np.zeros((3, 2), "float32")
+        assert loaded.evaluate(x, y, verbose=0) == pytest.approx(m.evaluate(x, y, verbose=0))
+
+
 class Doubled(layers.Layer):
     def __init__(self, factor=2, **kwargs):
         super().__init__(**kwargs)

@@ -47,6 +47,18 @@ def _spread_metrics(value: Any, names: Sequence[str], what: str) -> list[list[An
     return [_flat(entry) for entry in spread(value, names, what)]
 
 
+def _made(groups: list[list[Any]]) -> list[list[Any]]:
+    """The metrics, but for those that labels' shapes choose; one given by name keeps it."""
+    made: list[list[Any]] = [[] for _ in groups]
+    for entries, group in zip(made, groups, strict=True):
+        for given in group:
+            metric = given if _is_chosen_by_shape(given) else metrics_module.get(given)
+            if isinstance(given, str) and isinstance(metric, metrics_module.Metric):
+                metric.name = given
+            entries.append(metric)
+    return made
+
+
 def _flat(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return [m for entry in value for m in _flat(entry)]
@@ -82,16 +94,13 @@ class Objective:
                 f"loss_weights: expected a list or dict for outputs {self.names}, got "
                 f"{loss_weights!r}."
             )
-        self._metrics = _spread_metrics(metrics, names, "metrics")
-        self._weighted = _spread_metrics(weighted_metrics, names, "weighted_metrics")
+        # Custom objects are known by name only now, where a file is loaded.
+        self._metrics = _made(_spread_metrics(metrics, names, "metrics"))
+        self._weighted = _made(_spread_metrics(weighted_metrics, names, "weighted_metrics"))
         self.losses: list[Any] = [
             None if _is_chosen_by_shape(given) else losses_module.get(given)
             for given in self._losses
         ]
-        for given in (*self._metrics, *self._weighted):
-            for metric in given:
-                if not _is_chosen_by_shape(metric):
-                    metrics_module.get(metric)
         self.metrics: dict[str, tuple[int, bool, Any]] = {}
         self.totals: dict[str, mx.array] = {}
         self.built = False
@@ -126,7 +135,7 @@ class Objective:
                     f"y: expected targets for output {self.names[i]!r}, which has a loss or "
                     "metric, got none. Give y, or take the loss and metric away."
                 )
-            if self._losses[i] is not None:
+            if self._losses[i] is not None and self.losses[i] is None:
                 self.losses[i] = losses_module.resolve(self._losses[i], y_shapes[i], self.shapes[i])
         for weighted, groups in ((False, self._metrics), (True, self._weighted)):
             for i, group in enumerate(groups):
@@ -203,7 +212,9 @@ class Objective:
             size = self.shapes[i][-1]
             if i >= len(ys) or ys[i] is None:
                 continue
-            loss = losses_module.resolve(self._losses[i], tuple(ys[i].shape), self.shapes[i])
+            loss = self.losses[i]
+            if loss is None:
+                loss = losses_module.resolve(self._losses[i], tuple(ys[i].shape), self.shapes[i])
             if not _is_sparse(loss):
                 continue
             labels, ignored = ys[i], getattr(loss, "ignore_class", None)
