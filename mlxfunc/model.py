@@ -18,6 +18,7 @@ from .training.loop import Trainer
 class Model(Layer, Trainer):
     """The layers between `inputs` and `outputs`: one tensor, or a list, tuple or dict of them.
 
+    Results have the structure of `outputs`; a list of one tensor is that tensor.
     A Model is a Layer: it can be called, shared and put inside another model. Layers are
     members under their names, so that a weight's path is `encoder.dense.weight`.
 
@@ -29,7 +30,7 @@ class Model(Layer, Trainer):
         self, inputs: Any, outputs: Any, *, name: str | None = None, trainable: bool = True
     ) -> None:
         super().__init__(name=name)
-        self._set_graph(Graph(inputs, outputs, self.name))
+        self._set_graph(Graph(_single(inputs), _single(outputs), self.name))
         if not trainable:
             self.trainable = False
 
@@ -338,6 +339,12 @@ class Sequential(Model):
         model = cls(layers, name=config["name"])
         model._trainable = config.get("trainable", True)
         return model
+
+
+def _single(structure: Any) -> Any:
+    """The only entry of a list or tuple of one; anything else as it is."""
+    is_list = isinstance(structure, list | tuple)
+    return structure[0] if is_list and len(structure) == 1 else structure
 
 
 def _names(structure: Any, tensors: list[SymbolicTensor]) -> list[str]:

@@ -102,6 +102,15 @@ def test_structures_of_inputs_and_outputs():
     assert by_name({"b": np.ones((1, 2)), "a": np.zeros((1, 2))}).tolist() == [[-1, -1]]
 
 
+def test_a_list_of_one_is_that_one():
+    x = mf.Input((2,))
+    model = mf.Model([x], [layers.Dense(3)(x)])
+    again = mf.Model(model.inputs, model.outputs)
+    assert again(np.ones((4, 2))).shape == again.predict([np.ones((4, 2))], verbose=0).shape
+    assert (again.input_shape, again.output_shape) == ((None, 2), (None, 3))
+    assert mf.Sequential([model, layers.Dense(1)]).output_shape == (None, 1)
+
+
 def test_operators_on_symbolic_tensors():
     a = mf.Input((4,))
     x = mx.array([[1.0, 2.0, 3.0, 4.0]])
