@@ -3,9 +3,10 @@
 import mlx2onnx
 import mlxfunc as mf
 import numpy as np
+import pytest
 from mlxfunc import layers
 
-from exporting import export, operators
+from exporting import dims, export, operators
 from models import MODELS
 
 
@@ -66,6 +67,30 @@ def test_a_function_gives_the_masks_that_are_made_in_it():
     reader = layers.LSTM(3)
     exported = export(mf.Model([a, b], [reader(inner(a)), reader(inner(b))]), functions=True)
     assert [len(f.output) for f in exported.functions] == [2]
+
+
+@pytest.mark.parametrize("functions", [False, True])
+def test_the_names_of_dimensions_in_a_model_are_those_of_the_call(functions):
+    """ONNX Runtime takes dimensions of one name for equal, and shares memory between them."""
+    i = mf.Input(("steps", 4))
+    y = layers.ReLU()(layers.Conv1D(4, 1)(i))
+    inner = mf.Model(i, layers.Conv1D(8, 3, padding="same")(layers.Activation("tanh")(y)))
+    a, b = mf.Input(("p", 4), name="a"), mf.Input(("q", 4), name="b")
+    model = mf.Model([a, b], [inner(a), inner(b)])
+    exported = export(model, functions=functions)
+    assert [dims(v) for v in exported.graph.output] == [["batch", "p", 8], ["batch", "q", 8]]
+    assert len(exported.functions) == functions
+
+
+def test_the_steps_of_time_distributed_are_no_batch():
+    i = mf.Input((8, 8, 1))
+    inner = mf.Model(i, layers.Flatten()(layers.Conv2D(3, 3)(i)))
+    a, b = mf.Input((None, 8, 8, 1), name="a"), mf.Input((None, 8, 8, 1), name="b")
+    each = layers.TimeDistributed(inner)
+    exported = export(mf.Model([a, b], [each(a), layers.LSTM(3)(each(b))]))
+    convolved = [v for v in exported.graph.value_info if "Conv" in v.name]
+    assert convolved
+    assert all(dims(v)[0] != "batch" for v in convolved)
 
 
 def test_a_function_is_written_without_a_word(tmp_path, caplog, capfd, recwarn):

@@ -216,9 +216,12 @@ class Walk:
             for value, tensor in zip(model.flatten_inputs(*args), model.inputs, strict=True)
         ]
         masks = [None] * len(inputs) if mask is None else model.flatten_inputs(mask)
-        if id(model) in self._functions and all(m is None for m in masks):
-            return self._function(model, inputs)
-        return self.model(model, inputs, masks)
+        names = _bound_names(model, inputs)
+        outer = self.g.dimension
+        with self.g.sized(self.g.batch, lambda dim: outer(names.get(dim, dim))):
+            if id(model) in self._functions and all(m is None for m in masks):
+                return self._function(model, inputs)
+            return self.model(model, inputs, masks)
 
     def _fit(self, value: Tensor, wanted: SymbolicTensor) -> Tensor:
         """As an inner model takes it: (N, 1) for (N,) and back, and its kind of dtype."""
@@ -234,18 +237,25 @@ class Walk:
 
     def _function(self, model: Any, inputs: Sequence[Tensor]) -> tuple[Outputs, Masks]:
         """A call of the local function that a reused model becomes: its outputs and masks."""
+        outer = self.g.dimension
+
+        def size(dim: Any) -> int | None:
+            found = outer(dim)
+            return found if isinstance(found, int) else None
+
         # For inputs of other sizes it is another function: a body has sizes in it.
-        key = (id(model), *((t.shape, t.dtype) for t in inputs))
+        key = (id(model), *((*map(size, t.shape), t.dtype) for t in inputs), _pattern(inputs))
         taken = self._function_names
         name = model.name if model.name not in taken.values() else f"{model.name}_{len(taken)}"
         name = taken.setdefault(key, name)
 
         def body(*formals: Value) -> list[Value]:
-            arguments = [
-                Tensor(self.g, formal, t.shape, dtype=t.dtype)
-                for formal, t in zip(formals, inputs, strict=True)
-            ]
-            outputs, masks = self.model(model, arguments, [None] * len(arguments))
+            with self.g.sized(None, size):
+                arguments = [
+                    Tensor(self.g, formal, t.shape, dtype=t.dtype)
+                    for formal, t in zip(formals, inputs, strict=True)
+                ]
+                outputs, masks = self.model(model, arguments, [None] * len(arguments))
             results = [*outputs, *masks]
             values = [t.value for t in results if t is not None]
             self._function_layouts[name] = [None if t is None else t.layout for t in results]
@@ -372,3 +382,21 @@ class Walk:
 
 def _filled(masks: list, count: int) -> Masks:
     return [*masks, *[None] * (count - len(masks))]
+
+
+def _pattern(inputs: Sequence[Tensor]) -> tuple[int, ...]:
+    """Which dimensions have the same name."""
+    names = [dim for tensor in inputs for dim in tensor.shape if isinstance(dim, str)]
+    return tuple(map(names.index, names))
+
+
+def _bound_names(model: Any, inputs: Sequence[Tensor]) -> dict[Any, Any]:
+    """What the names of an inner model's dimensions are in this call of it; None: unknown."""
+    outside = {dim for tensor in inputs for dim in tensor.shape}
+    found: dict[Any, Any] = {}
+    for tensor, spec in zip(inputs, model.inputs, strict=True):
+        for dim, name in zip(tensor.shape, spec.shape, strict=True):
+            if isinstance(name, str):
+                clear = found.get(name, dim) == dim and (name == dim or name not in outside)
+                found[name] = dim if clear else None
+    return found

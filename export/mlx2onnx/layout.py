@@ -153,9 +153,10 @@ class Tensor:
     def annotate(self, value: Value, layout: Layout) -> Value:
         if value.shape is None:
             dims = [self.shape[axis] for axis in layout.perm]
-            if dims and dims[0] is None and layout.perm[0] == 0:
-                dims[0] = "batch"
-            self.g.annotate(value, shape=dims)
+            with self._resume():
+                if dims and dims[0] is None and layout.perm[0] == 0:
+                    dims[0] = self.g.batch
+                self.g.annotate(value, shape=dims)
         return value
 
     def _convert(self, target: Layout) -> Value:

@@ -55,6 +55,8 @@ class Builder(Names):
         self.quantized = quantized
         # What a dynamic dimension is in the file: a size, or another name.
         self.dimension: Callable[[Any], Any] = lambda dim: dim
+        # The name of a dynamic first dimension.
+        self.batch: str | None = "batch"
         self._main = Frame(
             ir.Graph([], [], nodes=[], name=finish.PRODUCER, opset_imports={"": opset})
         )
@@ -183,6 +185,27 @@ class Builder(Names):
         if shape is not None:
             value.shape = ir.Shape([self.dimension(d) for d in shape])
         return value
+
+    @contextlib.contextmanager
+    def sized(self, batch: str | None, dimension: Callable[[Any], Any]) -> Iterator[None]:
+        """Within, a dynamic first dimension is `batch`; `dimension` says what others are."""
+        before = self.batch, self.dimension
+        self.batch, self.dimension = batch, dimension
+        try:
+            yield
+        finally:
+            self.batch, self.dimension = before
+
+    def here(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        """Opens, later, the scopes that are open now, with the dimensions that are known here."""
+        resume, batch, dimension = super().here(), self.batch, self.dimension
+
+        @contextlib.contextmanager
+        def reopen() -> Iterator[None]:
+            with resume(), self.sized(batch, dimension):
+                yield
+
+        return reopen
 
     # nodes ------------------------------------------------------------------------------------
 
@@ -364,7 +387,8 @@ class Builder(Names):
         self, name: str, body: Callable[..., Any], arguments: Sequence[Value]
     ) -> tuple[ir.Function, list[Value]]:
         formals = [
-            Value(name=f"{name}_{i}", shape=a.shape, type=a.type) for i, a in enumerate(arguments)
+            Value(name=f"{name}_{i}", shape=_known(a.shape), type=a.type)
+            for i, a in enumerate(arguments)
         ]
         imports = {"": self.opset, FUNCTION_DOMAIN: 1}
         imports |= {RUNTIME_DOMAIN: 1} if self.quantized else {}
@@ -408,3 +432,8 @@ class Builder(Names):
     def finish(self, properties: Mapping[str, str] | None = None) -> onnx.ModelProto:
         """`model` as a protobuf message (this copies the weights once)."""
         return finish.message(self.model(properties))
+
+
+def _known(shape: ir.Shape | None) -> ir.Shape | None:
+    """A shape without the names of dimensions: another call of a function has others."""
+    return shape and ir.Shape([dim if isinstance(dim, int) else None for dim in shape])

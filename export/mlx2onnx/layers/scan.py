@@ -119,7 +119,7 @@ def _body(
         return trace.lower(g, run, formals, specs, weights=weights)
 
     inputs = [
-        (dtype, ["batch" if d is None and i == 0 else d for i, d in enumerate(shape)])
+        (dtype, [g.batch if d is None and i == 0 else d for i, d in enumerate(shape)])
         for shape, dtype in specs
     ]
     return g.subgraph(inputs, body)

@@ -184,8 +184,9 @@ def time_distributed(
         return walk.call(inner, (inputs,))
     first = leaves(inputs)[0]
     time_major = not first.deferred and first.layout.perm[:2] == (1, 0)
-    folded = tree_map(lambda x: x if x is None else fold(g, x, time_major), (inputs, mask))
-    output = walk.call(inner, folded[:1], {}, folded[1])
+    with g.sized(None, g.dimension):
+        folded = tree_map(lambda x: x if x is None else fold(g, x, time_major), (inputs, mask))
+        output = walk.call(inner, folded[:1], {}, folded[1])
     return tree_map(lambda y: unfold(g, y, first, time_major), output)
 
 
