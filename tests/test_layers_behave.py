@@ -296,3 +296,15 @@ def test_half_precision_stays_half():
     mask = mx.zeros((2, 8), dtype=mx.bool_)
     layer = L.MultiHeadAttention(2, 4, dtype="float16")
     assert mx.all(mx.isfinite(layer(x, x, value_mask=mask))).item()
+
+
+def test_embedding_starts_from_weights(tmp_path):
+    table = np.arange(10.0, dtype="float32").reshape(5, 2)
+    model = mf.Sequential([mf.Input((3,), dtype="int32"), L.Embedding(5, 2, weights=[table])])
+    ids = np.array([[0, 4, 2]])
+    np.testing.assert_array_equal(model(ids), table[ids])
+    model.save(tmp_path / "m.mlxfunc")
+    loaded = mf.models.load_model(tmp_path / "m.mlxfunc")
+    np.testing.assert_array_equal(loaded(ids), table[ids])
+    with pytest.raises(ValueError, match=r"expected weight of shape \(5, 2\), got \(5, 3\)"):
+        L.Embedding(5, 2, weights=[np.ones((5, 3))])(ids)

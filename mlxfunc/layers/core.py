@@ -107,7 +107,8 @@ class Embedding(Layer):
     """weight[ids].
 
     ids (...) integers in [0, input_dim) → (..., output_dim); weight (input_dim, output_dim).
-    With `mask_zero`, id 0 is padding: the mask is ids != 0.
+    With `mask_zero`, id 0 is padding: the mask is ids != 0. `weights` is a list of one array,
+    (input_dim, output_dim), to start from.
 
     Source: https://keras.io/api/layers/core_layers/embedding/
     """
@@ -120,10 +121,12 @@ class Embedding(Layer):
         embeddings_regularizer: Any = None,
         embeddings_constraint: Any = None,
         mask_zero: bool = False,
+        weights: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         positive(self.name, input_dim=input_dim, output_dim=output_dim)
+        self._start = weights
         self.input_dim, self.output_dim, self.mask_zero = input_dim, output_dim, mask_zero
         self.set_role(
             "embeddings", embeddings_initializer, embeddings_regularizer, embeddings_constraint
@@ -132,6 +135,9 @@ class Embedding(Layer):
 
     def build(self, input_shape: tuple) -> None:
         self.add_weight("weight", (self.input_dim, self.output_dim), role="embeddings")
+        if self._start is not None:
+            self.set_weights(self._start)
+            self._start = None
 
     def call(self, inputs: mx.array) -> mx.array:
         ids = inputs if mx.issubdtype(inputs.dtype, mx.integer) else inputs.astype(mx.int32)
@@ -139,6 +145,10 @@ class Embedding(Layer):
 
     def compute_mask(self, inputs: mx.array, mask: Any = None) -> mx.array | None:
         return inputs != 0 if self.mask_zero else None
+
+    def _argument(self, name: str) -> Any:
+        # Files keep the weights themselves.
+        return None if name == "weights" else super()._argument(name)
 
 
 class Activation(Layer):
