@@ -18,7 +18,9 @@ from .training.loop import Trainer
 class Model(Layer, Trainer):
     """The layers between `inputs` and `outputs`: one tensor, or a list, tuple or dict of them.
 
-    Results have the structure of `outputs`; a list of one tensor is that tensor.
+    Results have the structure of `outputs`; a list of one tensor is that tensor. A `training=`
+    that a layer was called with holds in every run, where Keras's `fit` and `predict` override it.
+
     A Model is a Layer: it can be called, shared and put inside another model. Layers are
     members under their names, so that a weight's path is `encoder.dense.weight`.
 

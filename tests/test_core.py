@@ -287,3 +287,12 @@ def test_an_error_while_drawing_says_on_what():
     with pytest.raises(ValueError) as caught:
         _ = mf.Input((2,)) + mf.Input((3,))
     assert "on symbolic tensors of shape (None, 2) and (None, 3)" in caught.value.__notes__
+
+
+def test_training_given_in_the_graph_holds_in_fit():
+    x = mf.Input((4,))
+    norm = layers.BatchNormalization()
+    model = mf.Model(x, layers.Dense(1)(norm(x, training=False)))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((8, 4)), np.ones((8, 1)), verbose=0)
+    assert mx.array_equal(norm.running_mean, mx.zeros(4))

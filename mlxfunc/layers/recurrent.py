@@ -31,6 +31,9 @@ class Recurrent(Layer):
     states are carried and the previous output is repeated, or 0 with `zero_output_for_mask`.
     `go_backwards` reads, and returns, time in reverse. `stateful` starts from where the last
     call ended, for a fixed batch; `reset_state` starts over. `unroll` changes nothing.
+
+    Where we differ from Keras: the mask of x counts beside `initial_state=` too, where Keras
+    takes it for a mask of neither.
     """
 
     supports_masking = True
