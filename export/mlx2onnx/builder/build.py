@@ -53,10 +53,6 @@ class Builder(Names):
         self.opset = opset
         self.dtype = dtype
         self.quantized = quantized
-        # What a dynamic dimension is in the file: a size, or another name.
-        self.dimension: Callable[[Any], Any] = lambda dim: dim
-        # The name of a dynamic first dimension.
-        self.batch: str | None = "batch"
         self._main = Frame(
             ir.Graph([], [], nodes=[], name=finish.PRODUCER, opset_imports={"": opset})
         )
@@ -185,27 +181,6 @@ class Builder(Names):
         if shape is not None:
             value.shape = ir.Shape([self.dimension(d) for d in shape])
         return value
-
-    @contextlib.contextmanager
-    def sized(self, batch: str | None, dimension: Callable[[Any], Any]) -> Iterator[None]:
-        """Within, a dynamic first dimension is `batch`; `dimension` says what others are."""
-        before = self.batch, self.dimension
-        self.batch, self.dimension = batch, dimension
-        try:
-            yield
-        finally:
-            self.batch, self.dimension = before
-
-    def here(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """Opens, later, the scopes that are open now, with the dimensions that are known here."""
-        resume, batch, dimension = super().here(), self.batch, self.dimension
-
-        @contextlib.contextmanager
-        def reopen() -> Iterator[None]:
-            with resume(), self.sized(batch, dimension):
-                yield
-
-        return reopen
 
     # nodes ------------------------------------------------------------------------------------
 
