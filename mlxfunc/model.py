@@ -113,6 +113,20 @@ class Model(Layer, Trainer):
             )
         return values
 
+    def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
+        """Weights by the names of their layers, from a `.safetensors` or `.npz` file, or pairs.
+
+        Raises: ValueError for names and shapes that are not the model's, where `strict`.
+        """
+        try:
+            return super().load_weights(file_or_weights, strict)
+        except ValueError as error:
+            error.add_note(
+                "Layers are found by name. Name them, or call mlxfunc.clear_session() before the "
+                "model is built again, so that automatic names are the same."
+            )
+            raise
+
     # Looking in.
 
     @property

@@ -182,6 +182,20 @@ def test_a_layer_is_an_mlx_module(tmp_path):
     assert mx.array_equal(m(x), y)
 
 
+def test_weights_of_other_names_say_what_to_do(tmp_path):
+    def build():
+        i = mf.Input((3,))
+        return mf.Model(i, layers.Dense(2)(i))
+
+    build().save_weights(str(tmp_path / "w.safetensors"))
+    other = build()
+    with pytest.raises(ValueError, match=r"not in model: \ndense\.") as caught:
+        other.load_weights(str(tmp_path / "w.safetensors"))
+    assert "call mlxfunc.clear_session()" in caught.value.__notes__[0]
+    mf.clear_session()
+    build().load_weights(str(tmp_path / "w.safetensors"))
+
+
 def test_weights_follow_a_functional_submodel():
     i = mf.Input((3,))
     h = layers.Dense(4, name="x")(i)
