@@ -77,6 +77,7 @@ class ProgbarLogger(Callback):
         self._stop()
 
     def _begin(self, title: str) -> None:
+        first = self._done == 0
         self._title, self._done, self._next = title, 0, None
         self._start_time = self._last = time.perf_counter()
         if not self._silent and self.params.get("verbose", 1) != 2:
@@ -84,14 +85,17 @@ class ProgbarLogger(Callback):
 
             self._bar = make_bar()
         if self._bar is not None:
-            self._bar.start()
             steps = self.params.get("steps")
             self._task = self._bar.add_task(title, total=steps, logs="", rate="")
+            if first:
+                # A later epoch's is drawn beside its first step, which need not wait for it.
+                self._bar.start()
 
     def _tick(self, done: int, logs: Mapping[str, Any] | None) -> None:
         self._done = done
         if self._bar is None:
             return
+        self._bar.start()
         if self._next is not None:
             # Drawn a step late: reading waits for the device, which has the next step to do.
             self._update(*self._next)
@@ -111,6 +115,7 @@ class ProgbarLogger(Callback):
         if self._bar is not None:
             self._bar.update(self._task, total=self._done)
             self._update(self._done, logs)
+            self._bar.start()
             self._stop()
             return
         seconds = time.perf_counter() - self._start_time
