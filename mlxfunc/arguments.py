@@ -9,9 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from .conversion import to_mlx
 from .graph import Shape, leaves
 from .registry import suggest
-from .strides import forward
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def first_input(name: str, args: tuple) -> tuple:
 def as_array(value: Any) -> Any:
     """NumPy arrays as MLX's (float64 as float32); anything else as it is."""
     if isinstance(value, np.ndarray):
-        value = forward(value)
-        return mx.array(value.astype(np.float32) if value.dtype == np.float64 else value)
+        return to_mlx(value)
     return value
 
 

@@ -11,8 +11,8 @@ import mlx.nn as nn
 import numpy as np
 
 from . import constraints, initializers, regularizers
+from .conversion import to_mlx
 from .graph import as_dtype
-from .strides import forward
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class Weights(nn.Module):
             )
         for (module, key, record), array in zip(rows, weights, strict=True):
             old = module[key]
-            new = mx.array(forward(array)).astype(old.dtype)
+            new = to_mlx(array).astype(old.dtype)
             shape = record.to_keras(old).shape if record else old.shape
             if new.shape != shape:
                 owner = getattr(module, "name", type(module).__name__)

@@ -12,8 +12,9 @@ import mlx.core as mx
 import mlx.data
 import numpy as np
 import pytest
+from mlxfunc.conversion import to_mlx
 from mlxfunc.training import data as data_module
-from mlxfunc.training.arrays import class_weights, to_device
+from mlxfunc.training.arrays import class_weights
 from mlxfunc.training.data import ArraySource, PyDataset, Reader, make_source
 from mlxfunc.training.feed import Feed
 
@@ -322,9 +323,9 @@ def test_arrays_over_the_limit_stay_where_they_are():
 
 
 def test_dtypes():
-    assert to_device(np.zeros(2)).dtype == mx.float32
-    assert to_device(np.zeros(2, "int64")).dtype == mx.int64
-    assert to_device(np.zeros(2, "uint8")).dtype == mx.uint8
+    assert to_mlx(np.zeros(2)).dtype == mx.float32
+    assert to_mlx(np.zeros(2, "int64")).dtype == mx.int64
+    assert to_mlx(np.zeros(2, "uint8")).dtype == mx.uint8
 
 
 def test_reversed_arrays_are_data():

@@ -8,8 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..conversion import to_mlx
 from ..registry import Configurable, Registry, constructor_arguments
-from ..strides import forward
 
 REGISTRY = Registry("losses")
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
@@ -61,11 +61,11 @@ class Loss(Configurable):
         Batches are put together from them: the whole's numerator is the sum of the numerators, and
         so is its denominator. A sum has the denominator None.
         """
-        y_true, y_pred = squeeze_or_expand(as_array(y_true), as_float32(y_pred))
+        y_true, y_pred = squeeze_or_expand(to_mlx(y_true), as_float32(y_pred))
         values = self.call(y_true, y_pred)
         own = self.compute_mask(y_true, y_pred)
         if own is not None:
-            mask = own if mask is None else own & as_array(mask).astype(mx.bool_)
+            mask = own if mask is None else own & to_mlx(mask).astype(mx.bool_)
         return reduce(self.name, values, sample_weight, mask, self.reduction)
 
 
@@ -119,10 +119,10 @@ def same_shape(fn: Callable[..., mx.array]) -> Callable[..., mx.array]:
 
 def pair(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:
     """Both as arrays of one shape and one float dtype; an axis of size 1 too many is dropped."""
-    y_pred = as_array(y_pred)
+    y_pred = to_mlx(y_pred)
     if not mx.issubdtype(y_pred.dtype, mx.floating):
         y_pred = y_pred.astype(mx.float32)
-    y_true, y_pred = squeeze_or_expand(as_array(y_true).astype(y_pred.dtype), y_pred)
+    y_true, y_pred = squeeze_or_expand(to_mlx(y_true).astype(y_pred.dtype), y_pred)
     if y_true.ndim and y_true.shape != y_pred.shape:
         raise ValueError(
             f"{name}: expected labels shaped as the output {y_pred.shape}, got {y_true.shape}. "
@@ -146,9 +146,9 @@ def reduce(
     """The weighted values' sum and what it is divided by; for `none` the values, and 1."""
     weights, valid = None, None
     if sample_weight is not None:
-        weights = align(name, "sample_weight", as_array(sample_weight), values)
+        weights = align(name, "sample_weight", to_mlx(sample_weight), values)
     if mask is not None:
-        valid = align(name, "mask", as_array(mask), values)
+        valid = align(name, "mask", to_mlx(mask), values)
         weights = valid if weights is None else weights * valid
     if weights is not None:
         values = values * weights
@@ -192,12 +192,7 @@ def align(name: str, what: str, weights: mx.array, values: mx.array) -> mx.array
     return weights.astype(values.dtype)
 
 
-def as_array(x: Any) -> mx.array:
-    """An MLX array of anything array-like; float64 becomes float32."""
-    return x if isinstance(x, mx.array) else mx.array(forward(x))
-
-
 def as_float32(x: Any) -> mx.array:
     """The same in float32 where it was a shorter float: losses are summed in full precision."""
-    x = as_array(x)
+    x = to_mlx(x)
     return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x

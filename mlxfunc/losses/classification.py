@@ -9,7 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .base import FunctionLoss, as_array, as_float32, same_shape
+from ..conversion import to_mlx
+from .base import FunctionLoss, as_float32, same_shape
 
 EPSILON = 1e-7
 
@@ -155,7 +156,7 @@ def _signs(y_true: mx.array) -> mx.array:
 
 
 def _labels(y_true: Any, y_pred: mx.array, axis: int) -> mx.array:
-    labels = as_array(y_true)
+    labels = to_mlx(y_true)
     given = labels.shape
     if labels.ndim == y_pred.ndim and labels.shape[axis] == 1:
         labels = labels.squeeze(axis)

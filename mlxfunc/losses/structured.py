@@ -10,7 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .base import FunctionLoss, as_array, as_float32, same_shape
+from ..conversion import to_mlx
+from .base import FunctionLoss, as_float32, same_shape
 
 EPSILON = 1e-7
 _IMPOSSIBLE = -1e30
@@ -47,7 +48,7 @@ def ctc(y_true: Any, y_pred: Any) -> mx.array:
     Labels (batch, length), integers, 0 pads and is the blank; logits (batch, time, classes).
     Gives (batch,). Source: Graves et al., 2006
     """
-    labels, logits = as_array(y_true).astype(mx.int32), as_float32(y_pred)
+    labels, logits = to_mlx(y_true).astype(mx.int32), as_float32(y_pred)
     if labels.ndim != 2 or logits.ndim != 3:
         raise ValueError(
             "ctc: expected labels (batch, length) and logits (batch, time, classes), got "

@@ -9,7 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..losses.base import as_array, pair
+from ..conversion import to_mlx
+from ..losses.base import pair
 from .base import FunctionMetric
 
 
@@ -62,7 +63,7 @@ def _among_top(labels: mx.array, y_pred: mx.array, k: int) -> mx.array:
 
 
 def _labels(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:
-    labels, y_pred = as_array(y_true), as_array(y_pred)
+    labels, y_pred = to_mlx(y_true), to_mlx(y_pred)
     given = labels.shape
     if labels.ndim == y_pred.ndim and given[-1] == 1:
         labels = labels.squeeze(-1)

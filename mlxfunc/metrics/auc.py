@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..losses.base import as_array
+from ..conversion import to_mlx
 from .base import divide
 from .confusion import Counts
 
@@ -74,7 +74,7 @@ class AUC(Counts):
             self.make_counts(out_shape[-1])
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = as_array(y_true), as_array(y_pred)
+        y_true, y_pred = to_mlx(y_true), to_mlx(y_pred)
         self.ensure_built(y_true.shape, y_pred.shape)
         super().update_state(
             y_true, mx.sigmoid(y_pred) if self.from_logits else y_pred, sample_weight

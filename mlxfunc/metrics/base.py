@@ -7,7 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..losses.base import align, as_array, as_float32
+from ..conversion import to_mlx
+from ..losses.base import align, as_float32
 from ..registry import Configurable, Registry, constructor_arguments, snake_case
 
 REGISTRY = Registry("metrics")
@@ -111,7 +112,7 @@ class FunctionMetric(Mean):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         names = [name for name in constructor_arguments(type(self)) if name != "name"]
         arguments = {name: getattr(self, name) for name in names}
-        values = self.function(as_array(y_true), as_float32(y_pred), **arguments)
+        values = self.function(to_mlx(y_true), as_float32(y_pred), **arguments)
         super().update_state(values, sample_weight)
 
 
@@ -123,7 +124,7 @@ class MeanMetricWrapper(Mean):
         self.fn, self.kwargs = fn, kwargs
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        values = self.fn(as_array(y_true), as_array(y_pred), **self.kwargs)
+        values = self.fn(to_mlx(y_true), to_mlx(y_pred), **self.kwargs)
         super().update_state(values, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
@@ -138,10 +139,10 @@ def samplewise(
     name: str, values: Any, sample_weight: Any, reduce: Callable[..., mx.array]
 ) -> tuple[mx.array, mx.array | None]:
     """Weighted values, one for each sample, and the weights, likewise."""
-    values = as_array(values).astype(mx.float32)
+    values = to_mlx(values).astype(mx.float32)
     if sample_weight is None:
         return _rows(values, 1, reduce), None
-    given = as_array(sample_weight)
+    given = to_mlx(sample_weight)
     weights = align(name, "sample_weight", given, values)
     if given.ndim < values.ndim:
         values = _rows(values, given.ndim, reduce)

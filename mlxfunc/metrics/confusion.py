@@ -11,7 +11,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..losses.base import align, as_array, pair
+from ..conversion import to_mlx
+from ..losses.base import align, pair
 from .base import Metric, divide
 
 Thresholds = float | Sequence[float] | None
@@ -54,10 +55,10 @@ class Counts(Metric):
             self.add_variable(name, (len(self.levels), labels) if labels else (len(self.levels),))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = pair(self.name, y_true, as_array(y_pred).astype(mx.float32))
+        y_true, y_pred = pair(self.name, y_true, to_mlx(y_pred).astype(mx.float32))
         weights = mx.ones(y_pred.shape)
         if sample_weight is not None:
-            given = align(self.name, "sample_weight", as_array(sample_weight), y_pred)
+            given = align(self.name, "sample_weight", to_mlx(sample_weight), y_pred)
             weights = mx.broadcast_to(given, y_pred.shape)
         if self.top_k is not None:
             least = mx.sort(y_pred, axis=-1)[..., -self.top_k, None]

@@ -10,7 +10,8 @@ from typing import Any
 import mlx.core as mx
 
 from .. import losses
-from ..losses.base import align, as_array, same_shape
+from ..conversion import to_mlx
+from ..losses.base import align, same_shape
 from .base import FunctionMetric, divide
 
 
@@ -148,9 +149,9 @@ class SparseCategoricalCrossentropy(FunctionMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         loss = losses.SparseCategoricalCrossentropy(ignore_class=self.ignore_class, axis=self.axis)
-        kept = loss.compute_mask(as_array(y_true), as_array(y_pred))
+        kept = loss.compute_mask(to_mlx(y_true), to_mlx(y_pred))
         if kept is not None:
-            weights = mx.array(1.0) if sample_weight is None else as_array(sample_weight)
+            weights = mx.array(1.0) if sample_weight is None else to_mlx(sample_weight)
             sample_weight = kept * align(self.name, "sample_weight", weights, kept * 1.0)
         super().update_state(y_true, y_pred, sample_weight)
 

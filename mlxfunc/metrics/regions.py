@@ -10,7 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..losses.base import align, as_array
+from ..conversion import to_mlx
+from ..losses.base import align
 from .base import Metric
 
 _EPSILON = 1e-7
@@ -49,7 +50,7 @@ class IoU(Metric):
         self.add_variable("total_confusion_matrix", (num_classes, num_classes))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        truth, guess = as_array(y_true), as_array(y_pred)
+        truth, guess = to_mlx(y_true), to_mlx(y_pred)
         truth = truth if self.sparse_y_true else mx.argmax(truth, axis=self.axis)
         guess = guess if self.sparse_y_pred else mx.argmax(guess, axis=self.axis)
         if truth.size != guess.size:
@@ -59,7 +60,7 @@ class IoU(Metric):
             )
         weights = mx.ones(truth.shape)
         if sample_weight is not None:
-            given = align(self.name, "sample_weight", as_array(sample_weight), weights)
+            given = align(self.name, "sample_weight", to_mlx(sample_weight), weights)
             weights = mx.broadcast_to(given, truth.shape)
         self._count(truth.flatten(), guess.flatten(), weights.flatten())
 
@@ -97,7 +98,7 @@ class BinaryIoU(IoU):
         self.threshold = threshold
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        super().update_state(y_true, as_array(y_pred) >= self.threshold, sample_weight)
+        super().update_state(y_true, to_mlx(y_pred) >= self.threshold, sample_weight)
 
 
 class MeanIoU(IoU):

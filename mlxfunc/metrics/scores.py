@@ -7,7 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..losses.base import align, as_array, as_float32, pair
+from ..conversion import to_mlx
+from ..losses.base import align, as_float32, pair
 from .base import Metric, divide
 
 _EPSILON = 1e-7
@@ -17,7 +18,7 @@ class Columns(Metric):
     """Sums over the rows of (batch, columns), one a column."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = pair(self.name, as_array(y_true), as_float32(y_pred))
+        y_true, y_pred = pair(self.name, to_mlx(y_true), as_float32(y_pred))
         if y_pred.ndim != 2:
             raise ValueError(
                 f"{self.name}: expected an output (batch, columns), got shape {y_pred.shape}. "
@@ -26,7 +27,7 @@ class Columns(Metric):
         self.ensure_built(y_true.shape, y_pred.shape)
         weights = mx.ones((y_pred.shape[0], 1))
         if sample_weight is not None:
-            weights = align(self.name, "sample_weight", as_array(sample_weight), y_pred)
+            weights = align(self.name, "sample_weight", to_mlx(sample_weight), y_pred)
         self.sum_rows(y_true, y_pred, weights)
 
     def sum_rows(self, y_true: mx.array, y_pred: mx.array, weights: mx.array) -> None:

@@ -9,10 +9,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..strides import forward
-
-_NARROW = {np.dtype(np.float64): np.float32, np.dtype(np.complex128): np.complex64}
-
 
 def is_array(value: Any) -> bool:
     """Whether `value` has rows: NumPy, MLX, a memory map, an HDF5 dataset, a tensor."""
@@ -39,14 +35,6 @@ def as_rows(value: Any, what: str) -> Any:
     if len(value.shape) == 0:
         raise ValueError(f"{what}: expected an array with rows, got a single number.")
     return value
-
-
-def to_device(array: Any) -> mx.array:
-    """An MLX array; float64 becomes float32, integers stay integers."""
-    if isinstance(array, mx.array):
-        return array
-    array = forward(array)
-    return mx.array(array.astype(_NARROW[array.dtype]) if array.dtype in _NARROW else array)
 
 
 def by_position(value: Any, names: Sequence[str], what: str, *, partial: bool = False) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..conversion import to_mlx
 from .arrays import (
     by_position,
     check_inputs,
@@ -20,7 +21,6 @@ from .arrays import (
     fit_rank,
     is_array,
     split_rows,
-    to_device,
 )
 from .prefetch import fetch, prefetch
 
@@ -39,7 +39,7 @@ class Batch:
 
     def on_device(self) -> Batch:
         def move(arrays: list[Any]) -> list[Any]:
-            return [None if a is None else to_device(a) for a in arrays]
+            return [None if a is None else to_mlx(a) for a in arrays]
 
         return Batch(move(self.x), move(self.y), move(self.w), self.rows, self.total)
 
@@ -216,7 +216,7 @@ class ArraySource(Source):
         size_in_bytes = sum(math.prod(a.shape) * np.dtype("f4").itemsize for a in arrays)
         small = held and size_in_bytes <= limit
         self.streams = not small or any(isinstance(a, np.memmap) for a in arrays)
-        place = (lambda a: a) if self.streams else to_device
+        place = (lambda a: a) if self.streams else to_mlx
         self.groups = [
             [None if a is None else place(a) for a in g] for g in (batch.x, batch.y, batch.w)
         ]
@@ -248,23 +248,20 @@ class ArraySource(Source):
             if self.share:
                 part = self.share(total)
                 rows = slice(first + part.start, first + part.stop) if order is None else rows[part]
-            ours = len(rows) if order is not None else rows.stop - rows.start
-            if order is not None and not self.streams:
-                rows = mx.array(rows)
             x, y, w = (
                 [None if a is None else _take(a, rows) for a in group] for group in self.groups
             )
-            yield Batch(x, y, w, ours, total)
+            yield Batch(x, y, w, len(rows) if order is not None else rows.stop - rows.start, total)
 
 
 def _take(array: Any, rows: Any) -> mx.array:
     if isinstance(array, mx.array):
-        return array[mx.array(rows) if isinstance(rows, np.ndarray) else rows]
+        return array[rows] if isinstance(rows, slice) else array[mx.array(rows)]
     if isinstance(array, np.ndarray) or isinstance(rows, slice):
-        return to_device(array[rows])
+        return to_mlx(array[rows])
     # HDF5 wants its rows in increasing order.
     ordered = np.argsort(rows)
-    return to_device(np.asarray(array[rows[ordered]])[np.argsort(ordered)])
+    return to_mlx(np.asarray(array[rows[ordered]])[np.argsort(ordered)])
 
 
 def memory_size() -> int:

@@ -12,11 +12,11 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .. import optimizers
+from ..conversion import to_mlx
 from ..graph import leaves
 from ..random_state import get_random_state, set_random_state
 from . import distributed
 from . import step as steps
-from .arrays import to_device
 from .callbacks import CallbackList
 from .data import Batch, is_dataset, is_stream
 from .logs import to_floats
@@ -349,5 +349,5 @@ def build_for(model: Any, x: Any) -> Any:
         first = first[0] if isinstance(first, list | tuple) else first
     array = first[0] if isinstance(first, list | tuple) and hasattr(first[0], "shape") else first
     array = next(iter(islice(array.values(), 1))) if isinstance(array, Mapping) else array
-    model.build_from(to_device(np.asarray(array[:1])))
+    model.build_from(to_mlx(np.asarray(array[:1])))
     return rest
