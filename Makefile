@@ -6,7 +6,7 @@ PYTEST := $(PYTHON) -m pytest -q
 WEB := tests/runtimes/node_modules/.package-lock.json
 # Plain names: macOS ships GNU make 3.81.
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow lint format perf runtimes clean
+.PHONY: demo test test-slow lint format perf runtimes fuzz clean
 
 demo: $(VENV)/.with-examples
 	$(PYTHON) examples/digits.py
@@ -31,6 +31,11 @@ perf: $(VENV)/.with-dev,parity,examples
 
 runtimes: $(VENV)/.with-runtimes $(WEB)
 	PYTHONPATH=tests $(PYTHON) -m runtimes
+
+# Seconds are for each kind; KIND and SEED are those that a failure is printed with.
+SECONDS := 60
+fuzz: $(VENV)/.with-dev,parity,examples
+	PYTHONPATH=tests $(PYTHON) -m fuzz $(KIND) --seconds $(SECONDS) $(addprefix --seed ,$(SEED)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
