@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -44,6 +44,12 @@ def clear_session() -> None:
 def leaves(tree: Any) -> list[Any]:
     """Everything in nested lists, tuples and dicts, left to right."""
     return [pair[1] for pair in tree_flatten(tree, is_leaf=_is_module)]
+
+
+def pack(values: Iterable[Any], structure: Any) -> Any:
+    """The values in the place of the leaves of `structure`, left to right."""
+    remaining = iter(values)
+    return tree_map(lambda _: next(remaining), structure, is_leaf=_is_module)
 
 
 def _is_module(value: Any) -> bool:
@@ -245,6 +251,9 @@ def _describe(node: Node, probes: list, sizes: dict) -> tuple[Any, list[Symbolic
     return tree_map(describe, output, other), described
 
 
+Call = Callable[[Node, tuple, dict, Any], tuple[Sequence[Any], Sequence[Any]]]
+
+
 class Graph:
     """The nodes between some inputs and some outputs, in the order they run.
 
@@ -270,7 +279,7 @@ class Graph:
             raise ValueError(f"{name}: expected each input once, got one twice. List it once.")
         self._listed = {id(t) for t in self.inputs} | {id(t.mask) for t in self.inputs}
         self.nodes = self._ordered()
-        self._masked: dict[tuple, Graph] = {}
+        self._with_masks: dict[tuple, Graph] = {}
 
     def _ordered(self) -> list[Node]:
         visited, first_seen = self._visit()
@@ -337,7 +346,7 @@ class Graph:
                 f"output {output.name!r} needs input {node.layer.name!r}. Add it to `inputs`."
             )
 
-    def masked(self, masks: list[Any]) -> Graph:
+    def with_input_masks(self, masks: Sequence[Any]) -> Graph:
         """This graph as it is drawn when its inputs come with these masks (None: without one)."""
         ranks = tuple(
             None if mask is None or tensor.mask is not None else len(mask.shape)
@@ -345,55 +354,66 @@ class Graph:
         )
         if not any(ranks):
             return self
-        if ranks not in self._masked:
-            self._masked[ranks] = self._drawn_again(ranks)
-        return self._masked[ranks]
+        if ranks not in self._with_masks:
+            self._with_masks[ranks] = self._redrawn(ranks)
+        return self._with_masks[ranks]
 
-    def _drawn_again(self, ranks: tuple[int | None, ...]) -> Graph:
-        twins: dict[int, SymbolicTensor] = {}
-        for tensor, rank in zip(self.inputs, ranks, strict=True):
-            twin = twins[id(tensor)] = SymbolicTensor(tensor.shape, tensor.dtype, tensor.name)
-            shape = tensor.shape[:rank] if tensor.mask is None else tensor.mask.shape
+    def _redrawn(self, ranks: tuple[int | None, ...]) -> Graph:
+        inputs = [SymbolicTensor(t.shape, t.dtype, t.name) for t in self.inputs]
+        for tensor, copy, rank in zip(self.inputs, inputs, ranks, strict=True):
             if rank is not None or tensor.mask is not None:
-                twin.mask = SymbolicTensor(shape, mx.bool_, f"{tensor.name}/mask")
-                twins[id(tensor.mask)] = twin.mask
+                shape = tensor.shape[:rank] if tensor.mask is None else tensor.mask.shape
+                copy.mask = SymbolicTensor(shape, mx.bool_, f"{tensor.name}/mask")
 
-        def twin_of(leaf: Any) -> Any:
-            return twins[id(leaf)] if is_symbolic(leaf) else leaf
+        def draw(node: Node, args: tuple, kwargs: dict, mask: Any) -> tuple[list, list]:
+            outputs = node.layer.draw(args, kwargs).outputs
+            return outputs, [tensor.mask for tensor in outputs]
 
+        outputs, _ = self.interpret(inputs, [tensor.mask for tensor in inputs], draw)
+        return Graph(pack(inputs, self.input), pack(outputs, self.output), self.name)
+
+    def interpret(
+        self, values: Sequence[Any], masks: Sequence[Any], call: Call
+    ) -> tuple[list[Any], list[Any]]:
+        """Walk the nodes in order: the outputs and their masks, flat, as `call` has them.
+
+        Args:
+            values, masks: one for each input; of whatever kind `call` takes.
+            call: `call(node, args, kwargs, mask)` is what a node's call means: compute, draw,
+                write ONNX. It returns the node's outputs and their masks, flat.
+        """
+        env: dict[int, Any] = {}
+        _bind(env, self.inputs, values, masks)
         for node in self.nodes:
-            if not node.inputs:
-                continue
-            again = node.layer.draw(*tree_map(twin_of, (node.args, node.kwargs)))
-            for old, new in zip(node.outputs, again.outputs, strict=True):
-                twins.setdefault(id(old), new)
-                if old.mask is not None and new.mask is not None:
-                    twins.setdefault(id(old.mask), new.mask)
-        return Graph(tree_map(twin_of, self.input), tree_map(twin_of, self.output), self.name)
+            if node.inputs:
+                args, kwargs, mask = node.fill(env)
+                _bind(env, node.outputs, *call(node, args, kwargs, mask))
+        return (
+            [env[id(tensor)] for tensor in self.outputs],
+            [None if tensor.mask is None else env[id(tensor.mask)] for tensor in self.outputs],
+        )
 
-    def run(
-        self, values: list[mx.array], masks: list[mx.array | None], training: bool
+    def forward(
+        self, values: Sequence[Any], masks: Sequence[Any], training: bool
     ) -> tuple[Any, Any]:
         """Outputs and their masks (each in the structure of `output`) for these input values."""
-        known: dict[int, Any] = {}
-        for tensor, value, mask in zip(self.inputs, values, masks, strict=True):
-            known[id(tensor)] = value
-            if tensor.mask is not None:
-                known[id(tensor.mask)] = mask
-        for node in self.nodes:
-            if not node.inputs:
-                continue
-            args, kwargs, mask = node.fill(known)
-            output, output_masks = node.layer.forward(args, kwargs, mask=mask, training=training)
-            for tensor, value, value_mask in zip(
-                node.outputs, leaves(output), output_masks, strict=True
-            ):
-                # An input may be a tensor inside the graph: its given value stays.
-                known.setdefault(id(tensor), value)
-                if tensor.mask is not None:
-                    known.setdefault(id(tensor.mask), value_mask)
-        outputs = tree_map(lambda tensor: known[id(tensor)], self.output)
-        output_masks = tree_map(
-            lambda tensor: None if tensor.mask is None else known[id(tensor.mask)], self.output
-        )
-        return outputs, output_masks
+
+        def compute(node: Node, args: tuple, kwargs: dict, mask: Any) -> tuple[list, list]:
+            output, masks = node.layer.forward(args, kwargs, mask=mask, training=training)
+            return leaves(output), masks
+
+        outputs, output_masks = self.interpret(values, masks, compute)
+        return pack(outputs, self.output), pack(output_masks, self.output)
+
+
+def _bind(
+    env: dict[int, Any],
+    tensors: Sequence[SymbolicTensor],
+    values: Sequence[Any],
+    masks: Sequence[Any],
+) -> None:
+    for tensor, value, mask in zip(tensors, values, masks, strict=True):
+        # An input may be a tensor inside the graph: the value it was given stays.
+        env.setdefault(id(tensor), value)
+        if tensor.mask is not None:
+            env.setdefault(id(tensor.mask), mask)

@@ -85,14 +85,18 @@ class Model(Layer, Trainer):
 
     def run(self, inputs: Any, training: bool = False, mask: Any = None) -> tuple[Any, Any]:
         """The outputs and the masks of the outputs, both in the structure of `outputs`."""
+        values, masks = self.bind_inputs(inputs, mask)
+        return self.graph.with_input_masks(masks).forward(values, masks, training)
+
+    def bind_inputs(self, inputs: Any, mask: Any = None) -> tuple[list[mx.array], list[Any]]:
+        """A value and a mask (or None) for each input, from any structure that `call` takes."""
         values = [
             _fit(self.name, name, value, tensor)
             for name, value, tensor in zip(
                 self.input_names, self.flatten_inputs(inputs), self.inputs, strict=True
             )
         ]
-        masks = [None] * len(values) if mask is None else self.flatten_inputs(mask)
-        return self.graph.masked(masks).run(values, masks, training)
+        return values, [None] * len(values) if mask is None else self.flatten_inputs(mask)
 
     def flatten_inputs(self, inputs: Any) -> list[Any]:
         """One value an input, in order, from a single value, a list, or a dict by name."""

@@ -15,7 +15,7 @@ from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.registry import Unsupported, find, find_mask
 from mlx2onnx.layout import Layout, Tensor, plain, settle
 from mlx2onnx.pointwise import is_pointwise
-from mlxfunc.graph import Node, SymbolicTensor, as_dtype, infer, leaves
+from mlxfunc.graph import Node, SymbolicTensor, as_dtype, infer, leaves, pack
 from mlxfunc.layers import Layer
 
 RULES_FOLDER = "export/mlx2onnx/layers"
@@ -104,23 +104,10 @@ class Walk:
         self, model: Any, inputs: Sequence[Tensor], masks: Sequence[Any]
     ) -> tuple[Outputs, Masks]:
         """The outputs of a model, flat, and their masks."""
-        graph = model.graph.masked(masks)
-        known: dict[int, Any] = {}
-        for tensor, value, mask in zip(graph.inputs, inputs, masks, strict=True):
-            known[id(tensor)] = value
-            if tensor.mask is not None:
-                known[id(tensor.mask)] = mask
-        for node in graph.nodes:
-            if node.inputs:
-                self._node(node, known)
-        return (
-            [known[id(t)] for t in graph.outputs],
-            [None if t.mask is None else known[id(t.mask)] for t in graph.outputs],
-        )
+        return model.graph.with_input_masks(masks).interpret(inputs, masks, self._node)
 
-    def _node(self, node: Node, known: dict[int, Any]) -> None:
+    def _node(self, node: Node, args: tuple, kwargs: dict, mask: Any) -> tuple[Outputs, Masks]:
         layer = node.layer
-        args, kwargs, mask = node.fill(known)
         mask = kwargs.get("mask", mask)
         with self.g.scope(layer.name, layer=type(layer).__name__), self._step(layer) as step:
             if is_model(layer) and not kwargs.get("training"):
@@ -130,11 +117,7 @@ class Walk:
                 wanted = [t.mask for t in node.outputs]
                 masks = self._masks(layer, args[0] if args else None, mask, wanted)
             step.outputs = outputs
-        for tensor, output, output_mask in zip(node.outputs, outputs, masks, strict=True):
-            # An input may be a tensor inside the graph: its given value stays.
-            known.setdefault(id(tensor), output)
-            if tensor.mask is not None:
-                known.setdefault(id(tensor.mask), output_mask)
+        return outputs, masks
 
     @contextmanager
     def _step(self, layer: Any) -> Iterator[Step]:
@@ -152,12 +135,10 @@ class Walk:
         kwargs = kwargs or {}
         with self.g.scope(layer.name, layer=type(layer).__name__):
             if is_model(layer):
-                outputs = iter(self._nested(layer, args, mask)[0])
-                return tree_map(lambda _: next(outputs), layer.output)
+                return pack(self._nested(layer, args, mask)[0], layer.output)
             node = Node(layer, *symbolic((args, kwargs, mask)))
             out = infer(layer._probe, node)[0]
-            outputs = iter(self._lowered(layer, args, kwargs, mask, out))
-            return tree_map(lambda _: next(outputs), out)
+            return pack(self._lowered(layer, args, kwargs, mask, out), out)
 
     # layers -----------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import mlxfunc as mf
-import mlx.core as mx
 import numpy as np
 import onnx
 from mlx.utils import tree_flatten, tree_unflatten
@@ -20,7 +19,7 @@ from mlx2onnx.builder import FUNCTION_DOMAIN, RUNTIME_DOMAIN, Builder, to_numpy
 from mlx2onnx.convert import Step, UnsupportedLayers, is_model
 from mlx2onnx.layout import Layout, Tensor
 from mlx2onnx.verify import Report, Runner, compare, is_half, open_session
-from mlxfunc.graph import Graph
+from mlxfunc.graph import Node, leaves
 
 Arrays = Sequence[Any]
 
@@ -179,51 +178,37 @@ def _search(
     masks: Any = None,
 ) -> Step | None:
     """The first step of a model that differs, or of a model in it."""
-    drawn = model.graph.masked([None] * len(inputs) if masks is None else masks)
-    nodes = [node for node in drawn.nodes if node.inputs]
-    known = _run(model, drawn, [t for node in nodes for t in node.outputs], inputs, masks)
-    # By tensor: the steps before it that are not in the file.
+    values, masks = model.bind_inputs(list(inputs), masks)
+    remaining = iter(steps)
+    different: list[Step] = []
+    # By value: the steps before it that are not in the file.
     unseen: dict[int, list[Step]] = {}
-    for node, step in zip(nodes, steps, strict=True):
+
+    def compare_call(node: Node, args: tuple, kwargs: dict, mask: Any) -> tuple[list, list]:
+        step = next(remaining)
+        output, output_masks = node.layer.forward(args, kwargs, mask=mask)
+        outputs = leaves(output)
+        if different:
+            return outputs, output_masks
         before = [s for tensor in node.inputs for s in unseen.get(id(tensor), ())]
-        pairs = [
-            (known[id(t)], graph.array(made))
-            for t, made in zip(node.outputs, step.outputs, strict=True)
-        ]
+        pairs = zip(outputs, map(graph.array, step.outputs), strict=True)
         seen = [(to_numpy(a), b) for a, b in pairs if b is not None]
         if seen and compare(report, ["" for _ in seen], *zip(*seen, strict=True)):
-            continue
+            return outputs, output_masks
         inner = None
         if is_model(node.layer) and step.inside:
-            args, _, mask = node.fill(known)
-            given = [
-                value.reshape(*value.shape[: t.ndim], *[1] * (t.ndim - value.ndim))
-                for value, t in zip(
-                    node.layer.flatten_inputs(*args), node.layer.inputs, strict=True
-                )
-            ]
+            given, inner_masks = node.layer.bind_inputs(*args, mask=mask)
             inside = graph.body(step, given) or graph
-            flat = None if mask is None else node.layer.flatten_inputs(mask)
-            inner = _search(inside, report, node.layer, step.inside, given, flat)
+            inner = _search(inside, report, node.layer, step.inside, given, inner_masks)
         if seen or inner is not None:
             others = [s for s in before if graph.has_other_weights(s.path)]
-            return inner or next(iter(others), step)
+            different.append(inner or next(iter(others), step))
         for tensor in node.outputs:
             unseen[id(tensor)] = [*before, step]
-    return None
+        return outputs, output_masks
 
-
-def _run(model: mf.Model, drawn: Graph, tensors: list, inputs: Arrays, masks: Any) -> dict:
-    """MLX's values of the tensors and of their masks, by the ids of those in the graph."""
-    by_place = {str(place): tensor for place, tensor in enumerate(tensors)}
-    probe = mf.Model(drawn.inputs, by_place, name=model.name)
-    values, found = probe.run(list(inputs), mask=masks)
-    mx.eval(values)
-    every = [*drawn.inputs, *tensors]
-    before = masks or [None] * len(inputs)
-    known = dict(zip(map(id, every), [*inputs, *values.values()], strict=True))
-    rows = zip(every, [*before, *found.values()], strict=True)
-    return known | {id(tensor.mask): mask for tensor, mask in rows if tensor.mask is not None}
+    model.graph.with_input_masks(masks).interpret(values, masks, compare_call)
+    return next(iter(different), None)
 
 
 def _names(steps: Sequence[Step]) -> Iterator[str]:
