@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .conversion import to_mlx
 from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
 from .registry import deserialize, serialize, sharing
@@ -382,7 +383,7 @@ def _names(structure: Any, tensors: list[SymbolicTensor]) -> list[str]:
 
 def _fit(model: str, name: str, value: Any, tensor: SymbolicTensor) -> mx.array:
     """The value as the input wants it: Keras's (N,) for (N, 1) and back, and its kind of dtype."""
-    value = value if isinstance(value, mx.array) else mx.array(value)
+    value = to_mlx(value)
     if value.ndim == tensor.ndim + 1 and value.shape[-1] == 1:
         value = value.squeeze(-1)
     elif value.ndim == tensor.ndim - 1 and tensor.shape[-1] == 1:

@@ -19,6 +19,7 @@ from mlx2onnx import files
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx2onnx.endpoints import EXTRA_OUTPUTS, is_endpoints, with_outputs
 from mlx2onnx.samples import sample
+from mlxfunc.conversion import to_mlx
 from mlxfunc.graph import leaves
 
 BATCHES = (1, 2, 7)
@@ -284,7 +285,7 @@ class Runner:
 
     def as_mlx(self, arrays: Sequence[np.ndarray]) -> list[mx.array]:
         """The inputs as the model takes them."""
-        return [mx.array(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+        return [to_mlx(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
 
     def _mlx(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         values = self.as_mlx(arrays)

@@ -49,9 +49,12 @@ class Merge(Layer):
                 )
 
     def call(self, inputs: list[mx.array]) -> mx.array:
+        return self.merge(self.align(inputs))
+
+    def align(self, inputs: list[mx.array]) -> list[mx.array]:
+        """The inputs with one rank: lower ones get axes of size 1 after the batch."""
         rank = max(x.ndim for x in inputs)
-        aligned = [x.reshape(*x.shape[:1], *(1,) * (rank - x.ndim), *x.shape[1:]) for x in inputs]
-        return self.merge(aligned)
+        return [x.reshape(*x.shape[:1], *(1,) * (rank - x.ndim), *x.shape[1:]) for x in inputs]
 
     def merge(self, inputs: list[mx.array]) -> mx.array:
         return reduce(type(self).combine, inputs)
@@ -78,20 +81,53 @@ class Subtract(Merge):
         super().check_shapes(shapes)
 
 
-class Multiply(Merge):
-    """a · b · …"""
+class ValidMerge(Merge):
+    """A Merge of the inputs that are valid: a step whose mask is false leaves the others as are.
+
+    Where no input is valid the result is the first one.
+    """
+
+    def call(self, inputs: list[mx.array], mask: Any = None) -> mx.array:
+        aligned = self.align(inputs)
+        if mask is None:
+            return self.merge(aligned)
+        y, valid = aligned[0], self._entries(aligned[0], inputs[0], mask[0])
+        for x, raw, m in zip(aligned[1:], inputs[1:], mask[1:], strict=True):
+            also = self._entries(x, raw, m)
+            y = mx.where(valid & also, type(self).combine(y, x), mx.where(also, x, y))
+            valid = valid | also
+        return self.where_valid(y, valid)
+
+    def where_valid(self, y: mx.array, valid: mx.array) -> mx.array:
+        """The result, once it is known where any input is valid."""
+        return y
+
+    @staticmethod
+    def _entries(aligned: mx.array, raw: mx.array, mask: mx.array | None) -> mx.array:
+        """The mask of an input with the axes of the aligned input; without one all is valid."""
+        if mask is None:
+            return mx.array(True)
+        extra, rest = aligned.ndim - raw.ndim, raw.ndim - mask.ndim
+        return mask.reshape(mask.shape[0], *(1,) * extra, *mask.shape[1:], *(1,) * rest)
+
+
+class Multiply(ValidMerge):
+    """a · b · …, of the inputs that are valid; 0 where none is."""
 
     combine = mx.multiply
 
+    def where_valid(self, y: mx.array, valid: mx.array) -> mx.array:
+        return mx.where(valid, y, 0)
 
-class Maximum(Merge):
-    """max(a, b, …)"""
+
+class Maximum(ValidMerge):
+    """max(a, b, …), of the inputs that are valid."""
 
     combine = mx.maximum
 
 
-class Minimum(Merge):
-    """min(a, b, …)"""
+class Minimum(ValidMerge):
+    """min(a, b, …), of the inputs that are valid."""
 
     combine = mx.minimum
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import mlx2onnx
 import mlxfunc as mf
 import keras
 import numpy as np
@@ -158,7 +159,31 @@ def given_mask(nested: bool) -> Callable[[Any], Any]:
     return build
 
 
+def merged(name: str, masked: str) -> Callable[[Any], Any]:
+    """Sequences merged by the function of that name: each letter of `masked` is one, m or plain."""
+
+    def build(k: Any) -> Any:
+        inputs = [k.layers.Input((TIME, SIZE)) for _ in masked]
+        given = [
+            k.layers.Masking()(x) if letter == "m" else x
+            for x, letter in zip(inputs, masked, strict=True)
+        ]
+        arguments = {"axes": 2} if name == "dot" else {}
+        y = getattr(k.layers, name)(given, **arguments)
+        return k.models.Model(inputs, [y, last(k.layers, y)])
+
+    return build
+
+
+SEQUENCES = [STEPS, STEPS[::-1], np.roll(STEPS, 1, axis=0)]  # some steps are masked in all
+MERGES = {
+    f"{name} {masked}": (merged(name, masked), SEQUENCES[: len(masked)])
+    for name in ("add", "average", "multiply", "maximum", "minimum", "concatenate")
+    for masked in ("mm", "mp", "pm", "mmm", "mpm")
+}
 MODELS: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    **MERGES,
+    **{f"{name} mm": (merged(name, "mm"), SEQUENCES[:2]) for name in ("subtract", "dot")},
     **{name: (from_ids(tail), IDS) for name, tail in FROM_IDS.items()},
     "Embedding in an inner model": (embedded_inside, IDS),
     "TimeDistributed(masked model)": (sequences_of_sequences, GROUPS),
@@ -221,3 +246,11 @@ def test_outputs_masks_and_losses(name: str, expected: Any) -> None:
         found = np.array([] if mask is None else mask)
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_allclose(losses(model, x, outputs), expected[f"{name}/losses"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_the_file_merges_masked_sequences_too(name: str) -> None:
+    build, x = MERGES[name]
+    model = build(mf)
+    file = mlx2onnx.to_onnx(model, verify=False, verbose=False)
+    assert mlx2onnx.verify(model, file, x).ok

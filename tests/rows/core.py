@@ -67,6 +67,17 @@ MERGING = [
             ("-dynamic", ((None, 2), (None, 2))),
         )
     ),
+    *(
+        Case(
+            f"{name.lower()}-masked",
+            lambda L, name=name: getattr(L, name)(),
+            ((4, 2), (4, 2), (4,), (4,)),
+            ("float32", "float32", "bool", "bool"),
+            lambda layer, a, b, m, n: layer([a, b], mask=[m, n]),
+            keras=False,  # the masks of tests/parity/test_masks.py come with the values
+        )
+        for name in ("Add", "Multiply", "Maximum", "Minimum")
+    ),
     Case("add-three", lambda L: L.Add(), ((3,), (3,), (3,))),
     Case("add-lower-rank", lambda L: L.Add(), ((4, 3), (3,))),
     Case("average-three", lambda L: L.Average(), ((3,), (3,), (3,))),

@@ -24,18 +24,18 @@ def subtract(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor:
 
 
 @rule(layers.Multiply)
-def multiply(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor:
-    return _pairwise(g, "Mul", inputs, out)
+def multiply(g: Builder, layer: Any, inputs: list[Tensor], out: Any, mask: Any) -> Tensor | None:
+    return None if mask is not None else _pairwise(g, "Mul", inputs, out)
 
 
 @rule(layers.Maximum)
-def maximum(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor:
-    return _variadic(g, "Max", inputs, out)
+def maximum(g: Builder, layer: Any, inputs: list[Tensor], out: Any, mask: Any) -> Tensor | None:
+    return None if mask is not None else _variadic(g, "Max", inputs, out)
 
 
 @rule(layers.Minimum)
-def minimum(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor:
-    return _variadic(g, "Min", inputs, out)
+def minimum(g: Builder, layer: Any, inputs: list[Tensor], out: Any, mask: Any) -> Tensor | None:
+    return None if mask is not None else _variadic(g, "Min", inputs, out)
 
 
 @rule(layers.Average)
