@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -16,13 +17,13 @@ from .registry import snake_case
 Dim = int | str | None
 Shape = tuple[Dim, ...]
 
-# Sizes that stand for a dynamic dimension while shapes are inferred: two probes differ in each.
-# The batch comes first; the others exceed usual kernels, and the second round unusual ones too.
-# The third round has many divisors, for what reshapes a dynamic size into groups.
+# Sizes that stand for dynamic dimensions while shapes are inferred: two probes differ in each. The
+# batch has small ones; the others exceed usual kernels, and in the second round unusual ones too.
+# In the third round they have many divisors, for what reshapes a dynamic size into groups.
 BATCH_SIZES = (3, 5)
-PROBE_SIZES = ((127, 131), (137, 139), (149, 151), (157, 163), (167, 173), (179, 181), (191, 193))
-LARGE_SIZES = (1009, 1013)
-DIVISIBLE_SIZES = (5040, 10080)
+ROUNDS = ((127, 1), (1009, 1), (3, 5040))
+
+Pair = tuple[int, int]
 
 _name_counts: Counter[str] = Counter()
 _serial = itertools.count()
@@ -186,46 +187,89 @@ def infer(
     MLX is lazy: calling the layer on zeros computes nothing and tells every shape. Two probes
     with other sizes for each dynamic dimension show which sizes of the output are dynamic.
     """
-    tensors = {id(t): t for t in [*node.inputs, *symbols(node.mask)]}.values()
+    tensors = list({id(t): t for t in [*node.inputs, *symbols(node.mask)]}.values())
     first: Exception | None = None
-    for same in (None, LARGE_SIZES, DIVISIBLE_SIZES):
-        sizes = _sizes(tensors, same)
-        try:
-            probes = [call(node, _zeros(tensors, sizes, k)) for k in range(2 if sizes else 1)]
-        except Exception as error:
-            first = first or error
-            continue
-        return _describe(node, probes, sizes)
+    for start, unit in ROUNDS:
+        for sizes in _sizes(tensors, start, unit):
+            try:
+                zeros = [_zeros(tensors, sizes, k) for k in range(2 if sizes else 1)]
+                probes = [call(node, values) for values in zeros]
+            except Exception as error:
+                last = error
+                continue
+            return _describe(node, probes, _names(tensors, sizes))
+        first = first or last
     assert first is not None
     raise first
 
 
-def _symbol(axis: int, dim: Dim) -> str | None:
-    """The key of a dynamic dimension; an unnamed one on axis 0 is the batch."""
-    if isinstance(dim, int):
-        return None
-    return dim or ("/batch" if axis == 0 else "/any")
+def _sizes(tensors: list[SymbolicTensor], start: int, unit: int) -> Iterator[dict[Pair, Pair]]:
+    """Sizes for the dynamic dimensions, by tensor and axis: for each two of its own.
+
+    A layer may only take equal ones: then unnamed dimensions are equal, then all are. An unnamed
+    one on axis 0 is the batch.
+    """
+    dims = {
+        (place, axis): dim
+        for place, tensor in enumerate(tensors)
+        for axis, dim in enumerate(tensor.shape)
+        if not isinstance(dim, int)
+    }
+    batches = {at for at, dim in dims.items() if dim is None and at[1] == 0}
+    tried: list[dict[Pair, Pair]] = []
+    for symbols_of in (
+        {at: dim or at for at, dim in dims.items()},
+        {at: dim or "/any" for at, dim in dims.items()},
+        dict.fromkeys(dims, "/any"),
+    ):
+        others = dict.fromkeys(s for at, s in symbols_of.items() if at not in batches)
+        table = dict(zip(others, _pairs(start, unit), strict=False))
+        sizes = {at: BATCH_SIZES if at in batches else table[s] for at, s in symbols_of.items()}
+        if sizes not in tried:
+            tried.append(sizes)
+            yield sizes
 
 
-def _sizes(tensors: Iterable[SymbolicTensor], same: tuple[int, int] | None = None) -> dict:
-    keys = dict.fromkeys(_symbol(a, d) for t in tensors for a, d in enumerate(t.shape))
-    others = [key for key in keys if key not in (None, "/batch")]
-    table = {key: same or PROBE_SIZES[i % len(PROBE_SIZES)] for i, key in enumerate(others)}
-    return table | ({"/batch": BATCH_SIZES} if "/batch" in keys else {})
+def _pairs(start: int, unit: int) -> Iterator[Pair]:
+    """Primes from `start` on, times `unit`, and no two pairs as far apart.
+
+    So a dimension plus 2, or twice a dimension, is not taken for another one.
+    """
+    low = start
+    for gap in filter(_is_prime, itertools.count(2)):
+        low = next(n for n in itertools.count(low) if _is_prime(n) and _is_prime(n + 2 * gap))
+        yield low * unit, (low + 2 * gap) * unit
+        low += 2 * gap + 1
 
 
-def _zeros(tensors: Iterable[SymbolicTensor], sizes: dict, probe: int) -> dict[int, mx.array]:
-    def shape(tensor: SymbolicTensor) -> list[int]:
+def _is_prime(number: int) -> bool:
+    return all(number % d for d in range(2, math.isqrt(number) + 1))
+
+
+def _zeros(
+    tensors: list[SymbolicTensor], sizes: dict[Pair, Pair], probe: int
+) -> dict[int, mx.array]:
+    def shape(place: int) -> list[int]:
         return [
-            dim if isinstance(dim, int) else sizes[_symbol(axis, dim)][probe]
-            for axis, dim in enumerate(tensor.shape)
+            dim if isinstance(dim, int) else sizes[place, axis][probe]
+            for axis, dim in enumerate(tensors[place].shape)
         ]
 
-    return {id(t): mx.zeros(shape(t), t.dtype) for t in tensors}
+    return {id(t): mx.zeros(shape(place), t.dtype) for place, t in enumerate(tensors)}
 
 
-def _describe(node: Node, probes: list, sizes: dict) -> tuple[Any, list[SymbolicTensor | None]]:
-    names = {pair: None if key.startswith("/") else key for key, pair in sizes.items()}
+def _names(tensors: list[SymbolicTensor], sizes: dict[Pair, Pair]) -> dict[Pair, Dim]:
+    """The name of each pair of sizes; none where dimensions of two names were equal."""
+    names: dict[Pair, Dim] = {}
+    for (place, axis), pair in sizes.items():
+        name = tensors[place].shape[axis]
+        names[pair] = name if names.get(pair, name) == name else None
+    return names
+
+
+def _describe(
+    node: Node, probes: list, names: dict[Pair, Dim]
+) -> tuple[Any, list[SymbolicTensor | None]]:
     (output, masks), (other, other_masks) = probes[0], probes[-1]
 
     def describe(a: Any, b: Any, suffix: str = "") -> SymbolicTensor:

@@ -80,6 +80,39 @@ def test_named_dimensions_travel_and_must_agree():
         layers.Add(name="add")([a, mf.Input((3, 4))])
 
 
+def test_each_named_dimension_keeps_its_name():
+    """Whatever the layer does with them, however many there are, and whichever sizes it refuses."""
+    many = [mf.Input((f"s{i}", 4)) for i in range(12)]
+    found = layers.Lambda(lambda arrays: arrays[::-1])(many)
+    assert [t.shape[1] for t in found] == [f"s{i}" for i in reversed(range(12))]
+
+    def swap(arrays, smallest):
+        if arrays[0].shape[1] < smallest:
+            raise ValueError("too small")
+        return arrays[::-1]
+
+    for smallest in (500, 2000):
+        found = layers.Lambda(lambda arrays, n=smallest: swap(arrays, n))(many[:2])
+        assert [t.shape[1] for t in found] == ["s1", "s0"]
+
+
+def test_a_dimension_and_some_is_not_another_one():
+    many = [mf.Input((f"s{i}", 4)) for i in range(8)]
+    for pad in range(200):
+        found = layers.Lambda(lambda xs, n=pad: [mx.pad(x, [(0, 0), (0, n), (0, 0)]) for x in xs])
+        assert all(t.shape[1] is None for t in found(many)) or pad == 0
+
+
+def test_dimensions_without_a_name_are_told_apart():
+    """Unless a layer only takes equal ones."""
+    a, b = mf.Input((None, 4)), mf.Input((None, 4))
+    longer = layers.Lambda(lambda x: mx.zeros((1, 3 + abs(x[0].shape[1] - x[1].shape[1]))))
+    assert longer([a, b]).shape == (1, None)
+    assert layers.Add()([a, b]).shape == (None, None, 4)
+    named = [mf.Input(("a", 4)), mf.Input(("b", 4))]
+    assert layers.Add()(named).shape == (None, None, 4)
+
+
 def test_symbolic_tensors_may_stand_anywhere():
     class Pick(layers.Layer):
         def call(self, x, *, options):

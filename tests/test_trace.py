@@ -6,8 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx2onnx import trace
+from mlx2onnx import bounds, trace
 from mlx2onnx.builder import Builder
+from mlx2onnx.recording import record
+from mlx2onnx.verify import verify
 
 from tracing import IMAGE, POINTS, ROWS, SEQUENCE, B, T, array, compare, export, session
 from tracing_modules import Masked, ResNet
@@ -159,6 +161,25 @@ def test_sizes_below_a_kernel():
     """Dimensions are probed at larger sizes when the function refuses the small ones."""
     weight = array(3, 41, 2)
     compare(lambda x: mx.conv1d(x, weight), [(B, T, 2)], ({B: 2, T: 41}, {B: 1, T: 50}), 2e-5)
+
+
+@pytest.mark.parametrize(
+    "fn, smallest, tolerance",
+    [
+        (lambda x: mx.conv1d(x, array(3, 16, 2), stride=16), 16, 1e-5),
+        (lambda x: mx.conv1d(x, array(3, 9, 2), stride=4, dilation=3, padding=2), 21, 1e-5),
+        (nn.MaxPool1d(24, 12), 24, 0),
+        (lambda x: mx.as_strided(x, (x.shape[0], 40), (x.shape[1] * 2, 1)), 20, 0),
+    ],
+    ids=["convolution", "dilated", "pooling", "view"],
+)
+def test_sizes_that_leave_a_window_no_room_are_refused(fn, smallest, tolerance):
+    """MLX takes some of them, and reads past the end of its array."""
+    sizes = [{B: 2, T: smallest}, {B: 1, T: smallest + 5}, {B: 3, T: 95}]
+    model = compare(fn, [(B, T, 2)], sizes, tolerance)
+    verify(fn, model)
+    with pytest.raises(bounds.TooSmall, match="Use larger inputs|Give as_strided"):
+        record(fn, [mx.zeros((2, smallest - 1, 2))])
 
 
 def test_errors_of_the_function_come_through():

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx2onnx import sizes
+from mlx2onnx import bounds, sizes
 from mlx.utils import tree_map
 from mlx2onnx.builder import to_numpy
 from mlx2onnx.sizes import Int, Size
@@ -78,7 +78,10 @@ class SizeDependent(Exception):
 
 
 def record(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> Recording:
-    """Runs `fn(*arrays)` symbolically and returns what MLX would compute."""
+    """Runs `fn(*arrays)` symbolically and returns what MLX would compute.
+
+    Raises: what `fn` raises; TooSmall where MLX would read past the end of an array.
+    """
     events: list[dict[str, Any]] = []
 
     def flat(*inputs: mx.array) -> list[mx.array]:
@@ -88,12 +91,24 @@ def record(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> Recording:
     with mx.stream(mx.cpu):
         mx.export_function(events.append, flat, *arrays)
     by_type = {e["type"]: e for e in events if e["type"] != "primitive"}
-    return Recording(
+    found = Recording(
         _arrays(by_type["inputs"]["inputs"]),
         _arrays(by_type["outputs"]["outputs"]),
         dict(by_type["constants"]["constants"]),
         tuple(_primitive(e) for e in events if e["type"] == "primitive"),
     )
+    bounds.check(found.primitives)
+    return found
+
+
+def check_bounds(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> None:
+    """Raises: TooSmall if `fn(*arrays)` would read past the end of an array."""
+    try:
+        record(fn, arrays)
+    except bounds.TooSmall:
+        raise
+    except Exception:
+        return  # What cannot be recorded says so when it runs.
 
 
 def _primitive(event: Mapping[str, Any]) -> Primitive:

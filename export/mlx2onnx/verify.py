@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import onnx
 from mlx2onnx import files
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx2onnx.endpoints import EXTRA_OUTPUTS, is_endpoints, with_outputs
+from mlx2onnx.recording import check_bounds
 from mlx2onnx.samples import sample
 from mlxfunc.conversion import to_mlx
 from mlxfunc.graph import leaves
@@ -289,16 +291,27 @@ class Runner:
 
     def _mlx(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         values = self.as_mlx(arrays)
-        state = tree_flatten(self.source.parameters()) if isinstance(self.source, nn.Module) else []
-        if isinstance(self.source, mf.Model):
-            found = leaves(self.source.run(values)[0])
-        else:
-            found = leaves(self.source(*values))
-        mx.eval(found)
-        if state:
-            # A stateful layer starts each time from where it was when it was exported.
-            self.source.update(tree_unflatten(state))
+        with self._state_kept():
+            check_bounds(self._outputs, values)
+        with self._state_kept():
+            found = self._outputs(*values)
+            mx.eval(found)
         return [np.array(y.astype(mx.float32) if y.dtype == mx.bfloat16 else y) for y in found]
+
+    def _outputs(self, *values: mx.array) -> list[mx.array]:
+        if isinstance(self.source, mf.Model):
+            return leaves(self.source.run(list(values))[0])
+        return leaves(self.source(*values))
+
+    @contextlib.contextmanager
+    def _state_kept(self) -> Iterator[None]:
+        """A stateful layer starts each time from where it was when it was exported."""
+        state = tree_flatten(self.source.parameters()) if isinstance(self.source, nn.Module) else []
+        try:
+            yield
+        finally:
+            if state:
+                self.source.update(tree_unflatten(state))
 
     def feeds(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The inputs as the file takes them."""
