@@ -102,6 +102,38 @@ CALLS = [
     (lambda: L.Dot(axes=1)([shaped(3), shaped(4)]), "dot: expected equal sizes on axes 1 and 1"),
     (lambda: L.Attention()(shaped(3, 2)), r"attention: expected \[query, value\]"),
     (lambda: L.Attention()([shaped(3, 2)] * 4), r"attention: expected \[query, value\].*4 inputs"),
+    *(
+        (
+            lambda kind=kind: getattr(L, kind)()([shaped(6), shaped(6)]),
+            r"attention: expected query \(batch, queries, d\).*got \(None, 6\) and \(None, 6\)",
+        )
+        for kind in ("Attention", "AdditiveAttention")
+    ),
+    *(
+        (
+            lambda axes=axes: L.MultiHeadAttention(2, 3, attention_axes=axes)(
+                *[shaped(4, 5, 6)] * 2
+            ),
+            "expected attention_axes between the batch and the features of an input of rank 4",
+        )
+        for axes in (0, 3, -1, -4, (1, 1), (1, -3))
+    ),
+    (
+        lambda: L.MultiHeadAttention(2, 3, attention_axes=1)(shaped(4, 5, 6), shaped(4, 3, 6)),
+        r"expected query and value of equal sizes on the axes \[2\]",
+    ),
+    (
+        lambda: L.MultiHeadAttention(2, 3)(*[shaped(4, 5, 6)] * 2, use_causal_mask=True),
+        r"expected one attention axis for a causal mask or a sliding window, got \(1, 2\)",
+    ),
+    (
+        lambda: L.MultiHeadAttention(2, 3)(shaped(4, 5, 6), shaped(4, 6)),
+        "multi_head_attention: expected query",
+    ),
+    (
+        lambda: L.MultiHeadAttention(2, 3)(shaped(4, 5, 6), shaped(4, 5, 6), shaped(4, 5)),
+        "multi_head_attention: expected query",
+    ),
     (
         lambda: L.MultiHeadAttention(2, 3)(shaped(4, 6), shaped(5, 6), shaped(4, 6)),
         "multi_head_attention: expected query .* Value and key have equal sizes but the last",
@@ -165,7 +197,7 @@ X = mx.zeros((2, 4, 6))
         ),
         (
             lambda m: L.MultiHeadAttention(2, 3)(X, X, value_mask=m),
-            r"multi_head_attention: expected a mask of shape \(2, 4, 4\), got \(2, 1, 3\)",
+            r"multi_head_attention: expected a mask of shape \(2, 4\), got \(2, 3\)",
         ),
     ],
 )

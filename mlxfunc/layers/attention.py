@@ -44,6 +44,8 @@ class Attention(Layer):
     queries whose mask is false are 0. `use_scale` learns the scale; score_mode "concat" scores
     weight · sum tanh(scale · (q + k)).
 
+    Where we differ from Keras: inputs of rank 2 are refused, where Keras mixes the batch's rows.
+
     Source: https://keras.io/api/layers/attention_layers/attention/
     """
 
@@ -81,6 +83,12 @@ class Attention(Layer):
             raise ValueError(
                 f"{self.name}: expected [query, value] or [query, value, key], got "
                 f"{f'{count} inputs' if count > 1 else 'one input'}. Give them in one list."
+            )
+        if min(len(shape) for shape in shapes) < 3:
+            raise ValueError(
+                f"{self.name}: expected query (batch, queries, d) and value (batch, keys, e), got "
+                f"{' and '.join(map(str, shapes))}. Rows of a batch do not attend to each other: "
+                "Reshape to (1, d) for one query."
             )
 
     def scores(self, query: mx.array, key: mx.array) -> mx.array:

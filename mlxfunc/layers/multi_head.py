@@ -51,10 +51,11 @@ class MultiHeadAttention(Layer):
     queries..., keys...). Weights are those of query_proj, key_proj, value_proj (heads · size, d)
     and out_proj (d, heads · value_dim), as in `mlx.nn.MultiHeadAttention`.
 
-    A key is attended to where all masks are true: `attention_mask` (batch, queries, keys), the
-    inputs' own masks, the causal one, and the band of `sliding_window` steps to either side. A
+    A key is attended to where all masks are true: `attention_mask` (batch, queries..., keys...),
+    the inputs' own masks, the causal one, and the band of `sliding_window` steps to either side. A
     query without any key gets the mean of the values; zeros where scores or dropout are in play.
-    `attention_axes` are the axes attended over, all between batch and features by default.
+    `attention_axes` are the axes attended over, all between batch and features by default. Others
+    are as further axes of the batch, and stand before the heads in the scores.
 
     Source: arXiv:1706.03762, https://keras.io/api/layers/attention_layers/multi_head_attention/
     """
@@ -115,6 +116,13 @@ class MultiHeadAttention(Layer):
                 f"e), got {query_shape}, {value_shape} and {key_shape}. Value and key have equal "
                 "sizes but the last."
             )
+        axes = self.axes_of(len(query_shape))
+        others = [axis for axis in range(1, len(query_shape) - 1) if axis not in axes]
+        if any(query_shape[axis] != value_shape[axis] for axis in others):
+            raise ValueError(
+                f"{self.name}: expected query and value of equal sizes on the axes {others}, which "
+                f"are not attended over, got {query_shape} and {value_shape}."
+            )
         heads = self.num_heads
         q, k, v = (known_size(self.name, s, -1) for s in (query_shape, key_shape, value_shape))
         out = self._sizes or (q,)
@@ -150,23 +158,15 @@ class MultiHeadAttention(Layer):
         use_causal_mask: bool = False,
     ) -> Any:
         key = value if key is None else key
-        axes = self.attention_axes or tuple(range(1, query.ndim - 1))
-        axes = tuple(axis % (query.ndim - 1) if axis < 0 else axis for axis in axes)
-        fold = Fold(query, value, axes, self.num_heads)
+        fold = Fold(self.name, query, value, self.axes_of(query.ndim), self.num_heads)
         dropping = training and self.dropout > 0
         scored = return_attention_scores or dropping
-        masks = [
-            attention_mask,
-            None if query_mask is None else query_mask[..., None],
-            None if value_mask is None else value_mask[..., None, :],
-            None if key_mask is None else key_mask[..., None, :],
-            self.band(query.shape[1], value.shape[1]),
-        ]
+        masks = [attention_mask, *self.masks(fold, query_mask, value_mask, key_mask)]
         # MLX's own causal mask aligns the last query with the last key.
         plain = fold.square and not scored and all(mask is None for mask in masks)
         if use_causal_mask and not plain:
-            masks.append(causal_mask(query.shape[1], value.shape[1]))
-        kept = fold.mask(self.name, masks)
+            masks.append(causal_mask(*self.lengths(fold)))
+        kept = fold.mask(masks)
         q, k, v = (
             fold.heads(projection(x))
             for projection, x in (
@@ -191,12 +191,41 @@ class MultiHeadAttention(Layer):
         y = self.out_proj(y)
         return (y, fold.scores(weights)) if return_attention_scores else y
 
-    def band(self, queries: int, keys: int) -> mx.array | None:
-        """(queries, keys): true where they are less than `sliding_window` steps apart."""
-        if self.sliding_window is None:
-            return None
-        apart = mx.arange(queries)[:, None] - mx.arange(keys)
-        return mx.abs(apart) < self.sliding_window
+    def axes_of(self, rank: int) -> tuple[int, ...]:
+        """The axes attended over, of an input of this rank, each at least 1."""
+        if self.attention_axes is None:
+            return tuple(range(1, rank - 1))
+        axes = tuple(axis + rank if axis < 0 else axis for axis in self.attention_axes)
+        if len(set(axes)) < len(axes) or not all(0 < axis < rank - 1 for axis in axes):
+            raise ValueError(
+                f"{self.name}: expected attention_axes between the batch and the features of an "
+                f"input of rank {rank}, each once, got {self.attention_axes}."
+            )
+        return axes
+
+    def masks(
+        self,
+        fold: Fold,
+        query_mask: mx.array | None,
+        value_mask: mx.array | None,
+        key_mask: mx.array | None,
+    ) -> list[mx.array | None]:
+        """The inputs' masks and the band of the sliding window, as masks of scores."""
+        band = None
+        if self.sliding_window is not None:
+            queries, keys = self.lengths(fold)
+            band = mx.abs(mx.arange(queries)[:, None] - mx.arange(keys)) < self.sliding_window
+        keys_masks = [fold.of_keys(value_mask), fold.of_keys(key_mask)]
+        return [fold.of_queries(query_mask), *keys_masks, band]
+
+    def lengths(self, fold: Fold) -> tuple[int, int]:
+        """How many queries and keys there are in the one order that these have."""
+        if len(fold.axes) > 1:
+            raise ValueError(
+                f"{self.name}: expected one attention axis for a causal mask or a sliding window, "
+                f"got {fold.axes}. Positions on several axes have no order: give attention_axes."
+            )
+        return fold.queries[0], fold.keys[0]
 
 
 def softmax_of(scores: mx.array, kept: mx.array | None) -> mx.array:
@@ -207,20 +236,29 @@ def softmax_of(scores: mx.array, kept: mx.array | None) -> mx.array:
     return mx.where(kept, weights, mx.array(0, scores.dtype))
 
 
+def broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the wanted one, but for axes of size 1."""
+    return len(shape) == len(wanted) and all(
+        m in (1, n) for m, n in zip(shape, wanted, strict=True)
+    )
+
+
 class Fold:
     """Attention over some axes as attention over one: the others join the batch.
 
     x (batch, axes..., heads, size) ↔ (batch · others, heads, positions, size).
     """
 
-    def __init__(self, query: mx.array, value: mx.array, axes: tuple[int, ...], heads: int) -> None:
-        self.heads_count = heads
+    def __init__(
+        self, name: str, query: mx.array, value: mx.array, axes: tuple[int, ...], heads: int
+    ) -> None:
+        self.name, self.axes, self.heads_count = name, axes, heads
         self.others = tuple(a for a in range(1, query.ndim - 1) if a not in axes)
         self.batch = query.shape[0]
         self.free = tuple(query.shape[a] for a in self.others)
         self.queries = tuple(query.shape[a] for a in axes)
         self.keys = tuple(value.shape[a] for a in axes)
-        self.square = axes == (1,) and self.queries == self.keys
+        self.square = len(axes) == 1 and self.queries == self.keys
         self.order = (0, *self.others, *axes)
 
     def heads(self, x: mx.array) -> mx.array:
@@ -236,29 +274,60 @@ class Fold:
         inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
         return mx.transpose(y, (*inverse, y.ndim - 2, y.ndim - 1))
 
-    def mask(self, name: str, masks: list[mx.array | None]) -> mx.array | None:
-        """The conjunction of masks (batch, [heads,] queries..., keys...), for folded scores."""
-        kept = both(*(None if mask is None else self.align(name, mask) for mask in masks))
+    def of_queries(self, mask: mx.array | None) -> mx.array | None:
+        """A mask of queries, over all positions or over the attended axes, as one of scores."""
+        after = (1,) * len(self.axes)
+        return None if mask is None else self._of_positions(mask, self.queries, (), after)
+
+    def of_keys(self, mask: mx.array | None) -> mx.array | None:
+        """A mask of keys, likewise."""
+        before = (1,) * len(self.axes)
+        return None if mask is None else self._of_positions(mask, self.keys, before, ())
+
+    def _of_positions(
+        self, mask: mx.array, sizes: tuple[int, ...], before: tuple, after: tuple
+    ) -> mx.array:
+        given, lead = mask.shape, 1 + len(self.free)
+        if self.free and mask.ndim == 1 + len(self.axes):
+            mask = mask.reshape(mask.shape[0], *(1,) * len(self.free), *mask.shape[1:])
+        elif mask.ndim <= len(self.order):
+            mask = mask.reshape(*mask.shape, *(1,) * (len(self.order) - mask.ndim))
+            mask = mx.transpose(mask, self.order)
+        if not broadcasts(mask.shape, (self.batch, *self.free, *sizes)):
+            wanted = (self.batch, *(size for _, size in sorted(zip(self.axes, sizes, strict=True))))
+            raise ValueError(
+                f"{self.name}: expected a mask of shape {wanted}, got {given}. "
+                "It has one entry for each position that is attended over."
+            )
+        return mask.reshape(*mask.shape[:lead], 1, *before, *mask.shape[lead:], *after)
+
+    def mask(self, masks: list[mx.array | None]) -> mx.array | None:
+        """The conjunction of masks (batch, [others...,] [heads,] queries..., keys...), folded."""
+        kept = both(*(None if mask is None else self.align(mask) for mask in masks))
         if kept is None:
             return None
-        if len(self.queries) > 1:
-            kept = mx.broadcast_to(kept, (*kept.shape[:2], *self.queries, *self.keys))
-            kept = kept.reshape(*kept.shape[:2], math.prod(self.queries), math.prod(self.keys))
-        return mx.repeat(kept, math.prod(self.free), axis=0) if kept.shape[0] > 1 else kept
+        lead, inner = 1 + len(self.free), len(self.queries)
+        groups = (
+            (kept.shape[:lead], (self.batch, *self.free)),
+            (kept.shape[lead : lead + 1], kept.shape[lead : lead + 1]),
+            (kept.shape[lead + 1 : lead + 1 + inner], self.queries),
+            (kept.shape[lead + 1 + inner :], self.keys),
+        )
+        # What has size 1 throughout broadcasts by itself.
+        full = [sizes if set(sizes) == {1} else wanted for sizes, wanted in groups]
+        kept = mx.broadcast_to(kept, [size for sizes in full for size in sizes])
+        return kept.reshape([math.prod(sizes) for sizes in full])
 
-    def align(self, name: str, mask: mx.array) -> mx.array:
-        """The mask with all of its axes: batch and heads in front."""
-        wanted = (self.batch, self.heads_count, *self.queries, *self.keys)
-        shape = mask.shape
-        if len(shape) == len(wanted) - 1:
-            shape = (shape[0], 1, *shape[1:])
-        shape = (1,) * (len(wanted) - len(shape)) + shape
-        if len(shape) > len(wanted) or any(
-            m not in (1, n) for m, n in zip(shape, wanted, strict=True)
-        ):
+    def align(self, mask: mx.array) -> mx.array:
+        """The mask with all axes of the scores; missing ones come before the queries'."""
+        wanted = (self.batch, *self.free, self.heads_count, *self.queries, *self.keys)
+        inner = len(self.queries) + len(self.keys)
+        missing = (1,) * (len(wanted) - mask.ndim)
+        shape = (*mask.shape[:-inner], *missing, *mask.shape[-inner:])
+        if not broadcasts(shape, wanted):
             raise ValueError(
-                f"{name}: expected a mask of shape {(wanted[0], *wanted[2:])}, got {mask.shape}. "
-                "Its axes are (batch, queries, keys)."
+                f"{self.name}: expected a mask of shape {(self.batch, *self.queries, *self.keys)}, got "
+                f"{mask.shape}. Its axes are (batch, queries, keys)."
             )
         return mask.reshape(shape)
 

@@ -118,16 +118,14 @@ def _bias(
     def run(q: mx.array, v: mx.array, *arrays: mx.array) -> mx.array:
         remaining = iter(arrays)
         found = [None if m is None else next(remaining) for m in masks]
-        attention, queries, values, keys = found
+        attention, *inner = found
+        fold = Fold(layer.name, q, v, (1,), layer.num_heads)
         parts = [
             attention,
-            None if queries is None else queries[..., None],
-            None if values is None else values[..., None, :],
-            None if keys is None else keys[..., None, :],
-            layer.band(q.shape[1], v.shape[1]),
+            *layer.masks(fold, *inner),
             causal_mask(q.shape[1], v.shape[1]) if causal else None,
         ]
-        kept: Any = Fold(q, v, (1,), layer.num_heads).mask(layer.name, parts)
+        kept: Any = fold.mask(parts)
         return penalty(kept, q.dtype)
 
     tensors = [query, value, *given]
