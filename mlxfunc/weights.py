@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
-from . import constraints, initializers, regularizers
+from . import constraints, initializers, regularizers, storage
 from .conversion import to_mlx
 from .graph import as_dtype
 
@@ -246,6 +248,33 @@ class Weights(nn.Module):
                     "Weights are in Keras's layout."
                 )
             module[key] = record.from_keras(new) if record else new
+
+    def save_weights(self, file: str | os.PathLike) -> None:
+        """Write the weights by their paths to a `.safetensors` or `.npz` file, whole or not at all.
+
+        Raises: ValueError for another ending.
+        """
+        storage.save_arrays(file, dict(tree_flatten(self.parameters())))
+
+    def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
+        """Weights by their paths, from a `.safetensors` or `.npz` file, or pairs.
+
+        Args:
+            strict: whether they must be the layer's, with its shapes; else it takes what it has.
+        Raises: ValueError for others, and for a damaged file. Then no weight has changed.
+        """
+        if not isinstance(file_or_weights, str | os.PathLike):
+            return super().load_weights(file_or_weights, strict)
+        own = dict(tree_flatten(self.parameters()))
+        arrays = storage.load_arrays(file_or_weights, sum(array.nbytes for array in own.values()))
+        if strict:
+            try:
+                storage.check(arrays, own)
+            except ValueError as error:
+                path = os.fspath(file_or_weights)
+                raise ValueError(f"{path}: {error}. Load weights of this model.") from error
+        known = [(name, array) for name, array in arrays.items() if name in own]
+        return super().load_weights(known, strict=False)
 
     def count_params(self) -> int:
         """The number of scalars in all weights. Raises: ValueError before they are made."""

@@ -95,7 +95,7 @@ def test_external_data(tmp_path):
     model = MODELS["headline"].build()
     path = tmp_path / "model.onnx"
     export(model, path=path, external_data=True, verify=(1,))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert len(list(tmp_path.glob("model.onnx.*.data"))) == 1
     assert path.stat().st_size < 50_000
     assert mlx2onnx.verify(model, path, batches=(2,)).ok
 
@@ -108,7 +108,7 @@ def test_more_than_two_gigabytes(tmp_path):
     path = tmp_path / "model.onnx"
     export(model, path=path, verify=(2,))
     assert path.stat().st_size < 4096
-    assert path.with_name("model.onnx.data").stat().st_size > 2**31
+    assert next(tmp_path.glob("model.onnx.*.data")).stat().st_size > 2**31
     assert mlx2onnx.verify(model, path, batches=(1,)).ok
 
 

@@ -55,7 +55,7 @@ def to_onnx(
         functions: a model called twice or more becomes a local function.
         right_padded: promises that no valid step follows a masked one; recurrent layers with a
             mask are then shorter.
-        external_data: weights in `<path>.data` beside the model; None: when they exceed 2 GB.
+        external_data: weights in `<path>.<hash>.data` beside the model; None: beyond 2 GB.
         input_names, output_names: in place of the model's own, in its order.
         extra_outputs: paths of layers of a Model, such as "encoder/conv2d", whose outputs follow
             its own.

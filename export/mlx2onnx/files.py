@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import re
 from pathlib import Path
 
 import onnx
 from mlx2onnx import builder
+from mlxfunc.files import beside, put, real
 
 # A protobuf message ends at 2 GiB; the rest of the model needs room beside the weights.
 MAX_INLINE_BYTES = 2**31 - 2**26
@@ -19,36 +19,35 @@ def save(
     path: str | os.PathLike,
     external_data: bool | None = None,
 ) -> None:
-    """Writes the model; weights go to `<path>.data` when asked, or beyond 2 GB.
+    """Writes the model; weights go to `<path>.<hash>.data` when asked, or beyond 2 GB.
 
-    Both files are written beside the target and moved onto it: after an error the old files, or
-    none, are there.
+    A model names its data file, and data files of other weights have other names: whenever the
+    writer stops, the old model with its old data is there, or the new one with the new.
+
+    Raises: ValueError for external data through a link into another folder, where no runtime
+        would find them; OSError. Then the old files, or none, are there.
     """
-    path = Path(path)
     if external_data is None:
         external_data = builder.weight_bytes(model) > MAX_INLINE_BYTES
-    data_name = path.name + ".data"
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        builder.write(model, scratch / path.name, data_name if external_data else None)
-        _move(scratch, path, data_name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    target = real(path)
+    if external_data and target.parent != Path(os.path.realpath(Path(path).parent)):
+        raise ValueError(
+            f"{os.fspath(path)}: expected a file of this folder for a model with external data, "
+            f"got a link to {target}. Runtimes look for the data beside the link: write to the "
+            "file itself."
+        )
+    with beside(target) as folder:
+        started = folder.stat().st_mtime_ns
+        data = builder.write(model, folder / target.name, external_data)
+        if data is not None:
+            put(data, target.with_name(data.name))
+        put(folder / target.name, target)
+    for old in _data_files(target):
+        # One that came while we wrote is another writer's, whose model is still to come.
+        if (data is None or old.name != data.name) and old.stat().st_mtime_ns <= started:
+            old.unlink(missing_ok=True)
 
 
-def _move(scratch: Path, path: Path, data_name: str) -> None:
-    """Moves the data file, then the model; puts the old data file back when the second fails."""
-    new, data, old = scratch / data_name, path.with_name(data_name), scratch / "old"
-    moved = new.exists() and new.stat().st_size > 0
-    if moved:
-        if data.exists():
-            os.replace(data, old)
-        os.replace(new, data)
-    try:
-        os.replace(scratch / path.name, path)
-    except OSError:
-        if old.exists():
-            os.replace(old, data)
-        elif moved:
-            data.unlink()
-        raise
+def _data_files(model: Path) -> list[Path]:
+    name = re.compile(re.escape(model.name) + r"\.[0-9a-f]{16}\.data")
+    return [path for path in model.parent.iterdir() if name.fullmatch(path.name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -179,7 +178,6 @@ class BackupAndRestore(Callback):
         self.epoch = self.batches = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        sweep(self.path)
         if self.path.exists():
             restore(self.model, *load(str(self.path)))
 
@@ -249,9 +247,6 @@ class ModelCheckpoint(Monitor):
             )
         self.batches = self.epoch = 0
 
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        sweep(self.filepath)
-
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
 
@@ -278,7 +273,7 @@ class ModelCheckpoint(Monitor):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.save_weights_only:
-            save_weights(self.model, path)
+            self.model.save_weights(path)
         else:
             arrays, facts = capture(self.model, next_epoch, step)
             own = {k: v for k, v in arrays.items() if not k.startswith(("model.", "optimizer."))}
@@ -324,17 +319,3 @@ class ResumeFrom(Callback):
                 f"({error})."
             ) from error
         restore(self.model, *load(io.BytesIO(data)))
-
-
-def save_weights(model: Any, path: Path) -> None:
-    """The parameters as safetensors, whole or not at all; `model.load_weights` reads them."""
-    with replacing(path) as part, open(part, "wb") as file:
-        mx.save_safetensors(file, dict(tree_flatten(model.parameters())))
-
-
-def sweep(path: str | Path) -> None:
-    """Remove what a process that was killed while it wrote `path` has left beside it."""
-    path = Path(path)
-    if distributed.is_main():
-        for rest in path.parent.glob(f".{re.sub(r'{[^}]*}', '*', path.name)}.*"):
-            rest.unlink(missing_ok=True)

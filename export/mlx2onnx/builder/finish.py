@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -92,12 +93,29 @@ def _version() -> str:
         return "0"
 
 
-def write(model: Model | onnx.ModelProto, path: Path, data_name: str | None = None) -> None:
-    """Writes the model to `path`, its larger tensors to `data_name` beside it."""
+def write(model: Model | onnx.ModelProto, path: Path, external_data: bool = False) -> Path | None:
+    """Writes the model to `path`, its larger tensors to a file beside it, which it returns.
+
+    That file is named after what is in it; there is none when all tensors are small.
+    """
     if isinstance(model, onnx.ModelProto):
         model = _without_weight_types(ir.from_proto(model))
+    name = f"{path.name}.{_digest(model)}.data" if external_data else None
     with _quietly():
-        ir.save(model, path, format="protobuf", external_data=data_name)
+        ir.save(model, path, format="protobuf", external_data=name)
+    data = path.with_name(name) if name else None
+    return data if data is not None and data.exists() and data.stat().st_size else None
+
+
+def _digest(model: Model) -> str:
+    """A hash of all initializers, in the order in which they are written."""
+    digest = hashlib.sha256()
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                digest.update(f"{name} {value.const_value.nbytes} ".encode())
+                digest.update(value.const_value.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _without_weight_types(model: Model) -> Model:
