@@ -211,6 +211,7 @@ class Layer(Weights, Calls):
         wanted = list(inspect.signature(self.build).parameters)[1:]
         first = shapes_of(args[0]) if args else None
         self.build(first, **{name: shapes[name] for name in wanted if name in shapes})
+        self.list_once()
         self.built = True
 
     def _draw(self, args: tuple, kwargs: dict) -> Any:
@@ -360,7 +361,12 @@ def _build_once(build: Callable) -> Callable:
 
     @functools.wraps(build)
     def wrapper(self: Layer, *args: Any, **kwargs: Any) -> None:
-        build(self, *args, **kwargs)
+        self._builds += 1
+        try:
+            build(self, *args, **kwargs)
+            self.list_once()
+        finally:
+            self._builds -= 1
         self.built = True
         self._build_shape = (args, kwargs)
         if not self._trainable:

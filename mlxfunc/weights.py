@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlx.utils import tree_flatten
 from . import constraints, initializers, regularizers, storage
 from .conversion import to_mlx
 from .graph import as_dtype
+from .members import Members
 
 
 @dataclass(frozen=True)
@@ -54,70 +56,70 @@ def _reorder(array: mx.array, blocks: Any) -> mx.array:
     return mx.concatenate([parts[b] for b in blocks], axis=-1)
 
 
-class _Frozen(set):
-    """Names of arrays without a gradient. `unfreeze` clears it; `always` stays."""
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        super().__init__(names)
-        self.always: set[str] = set()
-
-    def clear(self) -> None:
-        super().clear()
-        self.update(self.always)
-
-
-class Weights(nn.Module):
-    """A Module whose arrays are each listed once, and can be read in Keras's order and layout."""
+class Weights(Members):
+    """Members that can also be read in Keras's order and layout."""
 
     name: str
-    built: bool
     dtype: str | None
-    _no_grad: _Frozen
 
     def __init__(self) -> None:
         super().__init__()
-        self._no_grad = _Frozen()
         self._records: dict[str, WeightRecord] = {}
         self._trainable = True
 
-    def __setattr__(self, key: str, value: Any) -> None:
-        # Members of a Module are its arrays and modules; what is private or a tuple is not one.
-        if key.startswith("_") or isinstance(value, tuple):
-            object.__setattr__(self, key, value)
-        else:
-            super().__setattr__(key, value)
-
     def add_weight(
         self,
-        name: str,
-        shape: tuple[int, ...],
-        initializer: Any = "glorot_uniform",
+        shape: tuple[int, ...] | None = None,
+        initializer: Any = None,
+        dtype: str | mx.Dtype | None = None,
         *,
+        trainable: bool = True,
+        autocast: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        aggregation: str | None = "none",
+        overwrite_with_gradient: bool = False,
+        name: str | None = None,
         role: str | None = None,
         axes: tuple[int, ...] | None = None,
         blocks: tuple[int, ...] | None = None,
         stored: tuple[int, ...] | None = None,
-        regularizer: Any = None,
-        constraint: Any = None,
-        trainable: bool = True,
-        dtype: str | mx.Dtype | None = None,
     ) -> mx.array:
-        """Make the weight `self[name]`.
+        """Make a weight, a member under `name`, and return it.
+
+        `self.w = self.add_weight(...)` makes `self.w` stand for that member, whatever its name
+        is; without a name it is called `w`. A name that the layer uses already is numbered.
 
         Args:
-            shape: in Keras's layout, which initializer, regularizer and constraint see too.
+            shape: in Keras's layout, which initializer, regularizer and constraint see too; a
+                scalar when missing.
+            initializer: "glorot_uniform" when missing, "zeros" for integers and booleans.
+            dtype: the layer's when missing.
+            trainable: whether the optimizer moves it.
+            autocast, aggregation: accepted as in Keras, without effect.
+            overwrite_with_gradient: only False.
             role: "kernel" takes initializer, regularizer and constraint from the attributes
                 `kernel_initializer`, `kernel_regularizer` and `kernel_constraint`.
             axes: the permutation that leads from Keras's layout to MLX's, as in `mx.transpose`.
             blocks: the order of gates along Keras's last axis, as MLX has them.
             stored: MLX's shape, where the permuted one has its axes merged or ones added.
+        Raises: ValueError for a shape that is not all sizes.
+        Source: https://keras.io/api/layers/base_layer/
         """
+        if overwrite_with_gradient:
+            raise ValueError(
+                f"{self.name}: expected overwrite_with_gradient=False, got True. The optimizer "
+                "moves every trainable weight; set trainable=False and assign it in call."
+            )
         if role is not None:
             initializer = getattr(self, f"{role}_initializer")
             regularizer = getattr(self, f"{role}_regularizer", None)
             constraint = getattr(self, f"{role}_constraint", None)
+        kind = as_dtype(dtype or self.dtype or "float32")
+        if initializer is None:
+            initializer = "glorot_uniform" if mx.issubdtype(kind, mx.floating) else "zeros"
         record = WeightRecord(
-            tuple(shape),
+            _sizes(self.name, shape),
             initializers.get(initializer),
             regularizers.get(regularizer),
             constraints.get(constraint),
@@ -126,66 +128,27 @@ class Weights(nn.Module):
             trainable,
             stored,
         )
-        kind = as_dtype(dtype or self.dtype or "float32")
-        self[name] = record.from_keras(record.initializer(record.shape, kind))
-        self._records[name] = record
+        key = self.free_name(name or "weight")
+        self.__dict__.pop(key, None)  # None, until now
+        self[key] = record.from_keras(record.initializer(record.shape, kind))
+        self._records[key] = record
+        self._listed.add(key)
+        if name is None:
+            self._unnamed.add(key)
         if not trainable:
-            self._no_grad.always.add(name)
-            self._no_grad.add(name)
-        return self[name]
+            self._no_grad.always.add(key)
+            self._no_grad.add(key)
+        return self[key]
+
+    def rename(self, old: str, new: str) -> None:
+        super().rename(old, new)
+        self._records = {new if k == old else k: record for k, record in self._records.items()}
 
     def set_role(self, role: str, initializer: Any, regularizer: Any, constraint: Any) -> None:
         """Keep what `add_weight(role=...)` reads: `kernel_initializer` and so on."""
         setattr(self, f"{role}_initializer", initializers.get(initializer))
         setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
         setattr(self, f"{role}_constraint", constraints.get(constraint))
-
-    def filter_and_map(
-        self,
-        filter_fn: Callable,
-        map_fn: Callable | None = None,
-        is_leaf_fn: Callable | None = None,
-    ) -> dict:
-        """As in `mlx.nn.Module`, but a module reached twice is listed only the first time."""
-        seen = {id(self)}
-
-        def once(module: nn.Module, key: str, value: Any) -> bool:
-            if not filter_fn(module, key, value):
-                return False
-            if isinstance(value, nn.Module):
-                if id(value) in seen:
-                    return False
-                seen.add(id(value))
-            return True
-
-        return super().filter_and_map(once, map_fn, is_leaf_fn)
-
-    def sublayers(self) -> list[nn.Module]:
-        """This layer and every module in it, each once, in the order they were made."""
-        found: dict[int, nn.Module] = {}
-
-        def visit(value: Any) -> None:
-            if isinstance(value, nn.Module):
-                if id(value) in found:
-                    return
-                found[id(value)] = value
-            for child in value.values() if isinstance(value, dict) else value:
-                if isinstance(child, dict | list):
-                    visit(child)
-
-        visit(self)
-        return list(found.values())
-
-    def foreign_modules(self) -> Iterator[nn.Module]:
-        """The modules of this layer, alone or in lists and dicts, that are not layers."""
-        rest = list(self.values())
-        while rest:
-            value = rest.pop()
-            if isinstance(value, nn.Module):
-                if not isinstance(value, Weights):
-                    yield value
-            elif isinstance(value, dict | list):
-                rest += value.values() if isinstance(value, dict) else value
 
     def _variables(self) -> list[tuple[nn.Module, str, WeightRecord | None]]:
         """(module, key, record) of every weight in Keras's order."""
@@ -303,3 +266,19 @@ class Weights(nn.Module):
         for m, key, record in self._variables():
             if record and record.constraint is not None and key not in m._no_grad:
                 m[key] = record.from_keras(record.constraint(record.to_keras(m[key])))
+
+
+def _sizes(layer: str, shape: Any) -> tuple[int, ...]:
+    """The shape as a tuple of ints, which Keras's `add_weight` takes first."""
+    if isinstance(shape, str):
+        raise ValueError(
+            f"{layer}: expected a shape first, got {shape!r}. "
+            f"Write add_weight(shape=..., name={shape!r})."
+        )
+    try:
+        return tuple(operator.index(size) for size in (() if shape is None else shape))
+    except TypeError:
+        raise ValueError(
+            f"{layer}: expected the shape of a weight as a tuple of ints, got {shape!r}. "
+            "A weight has no dynamic sizes."
+        ) from None

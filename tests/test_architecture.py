@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("_blas", "files", "download", "random_state", "ranks", "conversion", "storage", "registry"),
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
-    *("losses", "metrics", "graph", "nodes", "weights", "arguments", "layer", "ops", "modules"),
-    *("layers", "training", "callbacks", "batches", "model", "saving", "models", "summary"),
-    *("plotting", "datasets", "utils", "cli", "__init__"),
+    *("losses", "metrics", "graph", "nodes", "members", "weights", "arguments", "layer", "ops"),
+    *("modules", "layers", "training", "callbacks", "batches", "model", "saving", "models"),
+    *("summary", "plotting", "datasets", "utils", "cli", "__init__"),
 )
 # These two open the exporter's door when they are asked to, not before.
 DOORS = {"model.py", "cli.py"}

@@ -151,7 +151,7 @@ class Mixed(layers.Layer):
     """Several arguments with shapes of their own, a dict, an option; several outputs in a dict."""
 
     def build(self, a_shape, b_shape):
-        self.add_weight("kernel", (a_shape[-1], b_shape[-1]))
+        self.add_weight((a_shape[-1], b_shape[-1]), name="kernel")
 
     def call(self, a, b, *, table, scale=1.0):
         product = a @ self.kernel * scale

@@ -112,7 +112,7 @@ class PReLU(Layer):
             if axis not in shared
         }
         shape = tuple(own.get(axis, 1) for axis in range(1, len(input_shape)))
-        self.add_weight("weight", shape, role="alpha")
+        self.add_weight(name="weight", shape=shape, role="alpha")
         self.input_spec = InputSpec(ndim=len(input_shape), axes=own)
 
     def call(self, inputs: mx.array) -> mx.array:

@@ -71,9 +71,9 @@ class Attention(Layer):
     def build(self, input_shape: list) -> None:
         self.check(input_shape)
         if self.use_scale:
-            self.add_weight("scale", (), "ones")
+            self.add_weight(name="scale", shape=(), initializer="ones")
         if self.score_mode == "concat":
-            self.add_weight("concat_score_weight", (), "ones")
+            self.add_weight(name="concat_score_weight", shape=(), initializer="ones")
 
     def check(self, shapes: Any) -> None:
         """Refuse what is not a list of two or three inputs."""
@@ -161,7 +161,7 @@ class AdditiveAttention(Attention):
         self.check(input_shape)
         if self.use_scale:
             size = known_size(self.name, input_shape[0], -1)
-            self.add_weight("scale", (size,), "glorot_uniform")
+            self.add_weight(name="scale", shape=(size,), initializer="glorot_uniform")
 
     def scores(self, query: mx.array, key: mx.array) -> mx.array:
         together = mx.tanh(query[..., :, None, :] + key[..., None, :, :])

@@ -67,13 +67,15 @@ class Cell(Seeded, KernelLayer):
     def build(self, input_shape: tuple) -> None:
         size, gates = known_size(self.name, input_shape, -1), len(self.order)
         layout: Any = {"axes": (1, 0), "blocks": self.order}
-        self.add_weight("Wx", (size, gates * self.units), role="kernel", **layout)
-        self.add_weight("Wh", (self.units, gates * self.units), role="recurrent", **layout)
+        self.add_weight(name="Wx", shape=(size, gates * self.units), role="kernel", **layout)
+        self.add_weight(
+            name="Wh", shape=(self.units, gates * self.units), role="recurrent", **layout
+        )
         self.add_gate_bias(gates * self.units)
 
     def add_gate_bias(self, size: int) -> None:
         if self.use_bias:
-            self.add_weight("bias", (size,), role="bias", blocks=self.order)
+            self.add_weight(name="bias", shape=(size,), role="bias", blocks=self.order)
 
     @property
     def biases(self) -> tuple[mx.array | None, mx.array | None]:
@@ -176,9 +178,9 @@ class LSTMCell(GatedCell):
 
         if self.use_bias:
             self.add_weight(
-                "bias",
-                (size,),
-                initializer,
+                name="bias",
+                shape=(size,),
+                initializer=initializer,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
@@ -212,7 +214,7 @@ class GRUCell(GatedCell):
     def add_gate_bias(self, size: int) -> None:
         if self.use_bias:
             shape = (2, size) if self.reset_after else (size,)
-            self.add_weight("bias", shape, role="bias", blocks=self.order)
+            self.add_weight(name="bias", shape=shape, role="bias", blocks=self.order)
 
     @property
     def biases(self) -> tuple[mx.array | None, mx.array | None]:

@@ -56,8 +56,10 @@ class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
         self._sizes = (height, width)
         layout: Any = {"axes": (3, 0, 1, 2)}
         gates = 4 * self.filters
-        self.add_weight("Wx", (*self.kernel_size, size, gates), role="kernel", **layout)
-        self.add_weight("Wh", (*self.kernel_size, self.filters, gates), role="recurrent", **layout)
+        self.add_weight(name="Wx", shape=(*self.kernel_size, size, gates), role="kernel", **layout)
+        self.add_weight(
+            name="Wh", shape=(*self.kernel_size, self.filters, gates), role="recurrent", **layout
+        )
         self.add_gate_bias(gates)
 
     def get_initial_state(self, batch_size: int) -> list[mx.array]:

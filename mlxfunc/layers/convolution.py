@@ -51,7 +51,7 @@ class Conv(Windowed, KernelLayer):
             fits(self.name, input_shape, self.extents)
         shape = (*self.kernel_size, size // self.groups, self.filters)
         axes = (self.rank + 1, *range(self.rank + 1))
-        self.add_weight("weight", shape, role="kernel", axes=axes)
+        self.add_weight(name="weight", shape=shape, role="kernel", axes=axes)
         self.add_bias((self.filters,))
 
     def call(self, inputs: mx.array) -> mx.array:
@@ -129,7 +129,7 @@ class ConvTranspose(Windowed, KernelLayer):
     def build(self, input_shape: tuple) -> None:
         shape = (*self.kernel_size, self.filters, self.channels(input_shape))
         axes = (self.rank, *range(self.rank), self.rank + 1)
-        self.add_weight("weight", shape, role="kernel", axes=axes)
+        self.add_weight(name="weight", shape=shape, role="kernel", axes=axes)
         self.add_bias((self.filters,))
 
     def transposed_pads(self) -> tuple[list[int], list[int]]:
@@ -206,8 +206,8 @@ class Depthwise(Windowed, BiasLayer):
         if self.padding == "valid":
             fits(self.name, input_shape, self.extents)
         self.add_weight(
-            name,
-            (*self.kernel_size, size, self.depth_multiplier),
+            name=name,
+            shape=(*self.kernel_size, size, self.depth_multiplier),
             role="depthwise",
             axes=(self.rank, self.rank + 1, *range(self.rank)),
             stored=(size * self.depth_multiplier, *self.kernel_size, 1),
@@ -273,7 +273,7 @@ class SeparableConv(Depthwise):
         channels = self.add_depthwise("depthwise_weight", input_shape)
         shape = (*(1,) * self.rank, channels, self.filters)
         axes = (self.rank + 1, *range(self.rank + 1))
-        self.add_weight("pointwise_weight", shape, role="pointwise", axes=axes)
+        self.add_weight(name="pointwise_weight", shape=shape, role="pointwise", axes=axes)
         self.add_bias((self.filters,))
 
     def call(self, inputs: mx.array) -> mx.array:

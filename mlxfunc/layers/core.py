@@ -51,7 +51,7 @@ class BiasLayer(Layer):
 
     def add_bias(self, shape: tuple[int, ...]) -> None:
         if self.use_bias:
-            self.add_weight("bias", shape, role="bias")
+            self.add_weight(name="bias", shape=shape, role="bias")
 
     def finish(self, y: mx.array) -> mx.array:
         """activation(y + bias)"""
@@ -93,7 +93,7 @@ class Dense(KernelLayer):
     def build(self, input_shape: tuple) -> None:
         InputSpec(min_ndim=2).check(self.name, input_shape)
         size = known_size(self.name, input_shape, -1)
-        self.add_weight("weight", (size, self.units), role="kernel", axes=(1, 0))
+        self.add_weight(name="weight", shape=(size, self.units), role="kernel", axes=(1, 0))
         self.add_bias((self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: size})
 
@@ -134,7 +134,7 @@ class Embedding(Layer):
         self.supports_masking = mask_zero
 
     def build(self, input_shape: tuple) -> None:
-        self.add_weight("weight", (self.input_dim, self.output_dim), role="embeddings")
+        self.add_weight(name="weight", shape=(self.input_dim, self.output_dim), role="embeddings")
         if self._start is not None:
             self.set_weights(self._start)
             self._start = None

@@ -73,9 +73,9 @@ class EinsumDense(KernelLayer):
         summed = [axis for axis, c in enumerate(kernel) if c not in y]
         made = [axis for axis, c in enumerate(kernel) if c in y]
         self.add_weight(
-            "weight",
-            tuple(sizes[c] for c in kernel),
-            initializers.with_fans(self.kernel_initializer, summed, made),
+            name="weight",
+            shape=tuple(sizes[c] for c in kernel),
+            initializer=initializers.with_fans(self.kernel_initializer, summed, made),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )

@@ -25,16 +25,16 @@ class Projection(KernelLayer):
         self.inner, self.outer = inner, outer
         k, n = len(inner), len(outer)
         self.add_weight(
-            "weight",
-            (*inner, *outer),
-            initializers.with_fans(self.kernel_initializer, range(k), range(k, k + n)),
+            name="weight",
+            shape=(*inner, *outer),
+            initializer=initializers.with_fans(self.kernel_initializer, range(k), range(k, k + n)),
             axes=(*range(k, k + n), *range(k)),
             stored=(math.prod(outer), math.prod(inner)),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
         if self.use_bias:
-            self.add_weight("bias", outer, role="bias", stored=(math.prod(outer),))
+            self.add_weight(name="bias", shape=outer, role="bias", stored=(math.prod(outer),))
         self.built = True
 
     def call(self, inputs: mx.array) -> mx.array:

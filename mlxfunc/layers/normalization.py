@@ -64,9 +64,9 @@ class Scaled(Layer):
         axes = axes_of(self.name, self.axis, len(input_shape))
         shape = tuple(known_size(self.name, input_shape, axis) for axis in axes)
         if self.scale:
-            self.add_weight("weight", shape, role="gamma")
+            self.add_weight(name="weight", shape=shape, role="gamma")
         if self.center:
-            self.add_weight("bias", shape, role="beta")
+            self.add_weight(name="bias", shape=shape, role="beta")
         self.input_spec = InputSpec(ndim=len(input_shape), axes=dict(zip(axes, shape, strict=True)))
         return shape
 
@@ -114,8 +114,18 @@ class BatchNormalization(Scaled):
 
     def build(self, input_shape: tuple) -> None:
         shape = self.add_scale(input_shape)
-        self.add_weight("running_mean", shape, self.moving_mean_initializer, trainable=False)
-        self.add_weight("running_var", shape, self.moving_variance_initializer, trainable=False)
+        self.add_weight(
+            name="running_mean",
+            shape=shape,
+            initializer=self.moving_mean_initializer,
+            trainable=False,
+        )
+        self.add_weight(
+            name="running_var",
+            shape=shape,
+            initializer=self.moving_variance_initializer,
+            trainable=False,
+        )
 
     def call(
         self, inputs: mx.array, training: bool = False, mask: mx.array | None = None
@@ -252,7 +262,9 @@ class RMSNormalization(Layer):
     def build(self, input_shape: tuple) -> None:
         axes = axes_of(self.name, self.axis, len(input_shape))
         self.add_weight(
-            "weight", tuple(known_size(self.name, input_shape, a) for a in axes), "ones"
+            name="weight",
+            shape=tuple(known_size(self.name, input_shape, a) for a in axes),
+            initializer="ones",
         )
 
     def call(self, inputs: mx.array) -> mx.array:

@@ -49,9 +49,13 @@ class Normalization(Layer):
         self._axes = axes_of(self.name, self.axis, len(input_shape))
         shape = tuple(known_size(self.name, input_shape, axis) for axis in self._axes)
         if self.mean is None:
-            self.add_weight("adapted_mean", shape, "zeros", trainable=False)
-            self.add_weight("adapted_variance", shape, "ones", trainable=False)
-            self.add_weight("count", (), "zeros", trainable=False, dtype="int32")
+            self.add_weight(name="adapted_mean", shape=shape, initializer="zeros", trainable=False)
+            self.add_weight(
+                name="adapted_variance", shape=shape, initializer="ones", trainable=False
+            )
+            self.add_weight(
+                name="count", shape=(), initializer="zeros", trainable=False, dtype="int32"
+            )
         else:
             try:
                 self._given = [np.broadcast_to(a, shape) for a in (self.mean, self.variance)]
