@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import operator
+import os
 from dataclasses import dataclass
 from typing import Any
 

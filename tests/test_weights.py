@@ -1,12 +1,12 @@
 """Weights that users add: Keras's arguments, one listing each, names that are taken."""
 
+import mlxfunc as mf
 import mlx.core as mx
 import mlx.nn as nn
-import mlxfunc as mf
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 from mlxfunc import layers
+from mlx.utils import tree_flatten
 
 
 def built(function, **attributes):
@@ -55,7 +55,8 @@ SIGNATURES = [
 def test_add_weight_takes_the_arguments_of_keras(add, shape, dtype, trainable):
     layer = built(add)
     (weight,) = layer.weights
-    assert weight.shape == shape and str(weight.dtype) == f"mlx.core.{dtype}"
+    assert weight.shape == shape
+    assert str(weight.dtype) == f"mlx.core.{dtype}"
     assert len(layer.trainable_weights) == trainable
     mx.eval(weight)
 
@@ -63,7 +64,7 @@ def test_add_weight_takes_the_arguments_of_keras(add, shape, dtype, trainable):
 REFUSED = [
     (lambda s: s.add_weight("kernel", (3,)), r"expected a shape first, got 'kernel'. Write add_"),
     (lambda s: s.add_weight((None, 3)), r"custom: expected the shape of a weight as a tuple of i"),
-    (lambda s: s.add_weight(3), r"custom: expected the shape of a weight as a tuple of ints, got 3"),
+    (lambda s: s.add_weight(3), r"custom: expected the shape of a weight as a tuple"),
     (lambda s: s.add_weight(overwrite_with_gradient=True), r"expected overwrite_with_gradient=Fal"),
     (lambda s: setattr(s, "state", s.add_weight(name="state")), r"an attribute of its own for a w"),
     (lambda s: setattr(s, "call", s.add_weight()), r"an attribute of its own for a weight, got 'c"),
@@ -102,8 +103,10 @@ def test_a_weight_is_listed_once_under_whatever_attributes_it_is_kept():
     names = ["kernel", "hidden", "v", "part0", "part1", "a", "b", "part", "part_1"]
     layer = built(several)
     assert paths(layer) == names
-    assert len(layer.get_weights()) == 9 and layer.count_params() == 36
-    assert layer.again is layer.v and layer.w is layer["kernel"]
+    assert len(layer.get_weights()) == 9
+    assert layer.count_params() == 36
+    assert layer.again is layer.v
+    assert layer.w is layer["kernel"]
     assert layer.filled[1] is layer["part_1"]
 
 
@@ -125,14 +128,16 @@ def test_attributes_of_weights_follow_training():
 def test_an_attribute_of_a_weight_may_be_assigned():
     layer = built(lambda s: setattr(s, "w", s.add_weight((2,), name="kernel")))
     layer.w = mx.array([1.0, 2.0])
-    assert layer["kernel"].tolist() == [1, 2] and paths(layer) == ["kernel"]
+    assert layer["kernel"].tolist() == [1, 2]
+    assert paths(layer) == ["kernel"]
 
 
 def test_what_is_kept_of_a_weight_after_it_was_built_is_its_value():
     layer = built(lambda s: s.add_weight((2,), "ones", name="w"))
     layer._before = layer.w
     layer.w = layer.w * 2
-    assert layer._before.tolist() == [1, 1] and paths(layer) == ["w"]
+    assert layer._before.tolist() == [1, 1]
+    assert paths(layer) == ["w"]
 
 
 def test_weights_of_a_parent_and_of_a_subclass_are_listed_once():
@@ -184,14 +189,18 @@ def test_a_name_that_is_taken_is_numbered(name, key):
     layer = built(
         lambda s: s.add_weight((3,), "ones", name=name), inner=inner, units=7, nothing=None
     )
-    assert paths(layer) == [key] and layer[key].shape == (3,)
-    assert layer.inner is inner and layer.units == 7 and callable(layer.build)
+    assert paths(layer) == [key]
+    assert layer[key].shape == (3,)
+    assert layer.inner is inner
+    assert layer.units == 7
+    assert callable(layer.build)
     assert getattr(layer, key) is layer[key]
 
 
 def test_two_weights_of_one_name_are_two():
     layer = built(lambda s: [s.add_weight((n,), name="w") for n in (1, 2)])
-    assert paths(layer) == ["w", "w_1"] and [w.size for w in layer.weights] == [1, 2]
+    assert paths(layer) == ["w", "w_1"]
+    assert [w.size for w in layer.weights] == [1, 2]
 
 
 @pytest.mark.parametrize("value", [layers.Dense(1), nn.Linear(1, 1), None, 3, np.ones(3), [1]])
@@ -220,4 +229,5 @@ def test_a_weight_may_be_kept_by_a_property_of_the_user():
 
     layer = Own()
     assert layer(mx.ones((1, 4))).tolist() == [[2] * 4]
-    assert paths(layer) == ["k"] and layer._kernel is layer.k
+    assert paths(layer) == ["k"]
+    assert layer._kernel is layer.k

@@ -325,9 +325,10 @@ class Fold:
         missing = (1,) * (len(wanted) - mask.ndim)
         shape = (*mask.shape[:-inner], *missing, *mask.shape[-inner:])
         if not broadcasts(shape, wanted):
+            full = (self.batch, *self.queries, *self.keys)
             raise ValueError(
-                f"{self.name}: expected a mask of shape {(self.batch, *self.queries, *self.keys)}, got "
-                f"{mask.shape}. Its axes are (batch, queries, keys)."
+                f"{self.name}: expected a mask of shape {full}, got {mask.shape}. "
+                "Its axes are (batch, queries, keys)."
             )
         return mask.reshape(shape)
 
