@@ -13,6 +13,7 @@ from .conversion import to_mlx
 from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
 from .registry import deserialize, serialize, sharing
+from .storage import blaming, reading
 from .training.loop import Trainer
 
 
@@ -355,9 +356,11 @@ class Sequential(Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Sequential:
+        model = cls(name=config["name"])
         with sharing():
-            layers = [LAYERS.get(entry) for entry in config["layers"]]
-        model = cls(layers, name=config["name"])
+            for entry in config["layers"]:
+                with blaming(entry):
+                    model.add(LAYERS.get(entry))
         model._trainable = config.get("trainable", True)
         return model
 
@@ -414,9 +417,14 @@ def clone_model(model: Model) -> Model:
 
 
 def model_from_json(text: str, custom_objects: dict[str, Any] | None = None) -> Model:
-    """The model that `to_json` described, with new weights."""
+    """The model that `to_json` described, with new weights.
 
-    return deserialize("layers", json.loads(text), custom_objects)
+    Raises: ValueError for another text, which tells what in it cannot be rebuilt.
+    """
+    with reading("model_from_json", "its JSON", "Use the code that wrote it."):
+        config = json.loads(text)
+    with reading("model_from_json", "its JSON", "Use the code that wrote it.", config):
+        return deserialize("layers", config, custom_objects)
 
 
 LAYERS.register(Model)

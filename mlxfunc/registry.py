@@ -14,6 +14,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from .storage import blaming
+
 REGISTRIES: dict[str, Registry] = {}
 _REGISTERED: dict[str, Any] = {}
 _SCOPES: list[dict[str, Any]] = []
@@ -88,6 +90,10 @@ class Registry:
             return self.get(data)
 
     def _from_config(self, data: dict[str, Any]) -> Any:
+        with blaming(data):
+            return self._named(data)
+
+    def _named(self, data: dict[str, Any]) -> Any:
         table = _SHARED.get()
         table = {} if table is None else table
         if "class_name" not in data:

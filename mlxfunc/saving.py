@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 
+from . import storage
 from .files import replacing
 from .graph import Graph, Node, SymbolicTensor, as_dtype, dtype_name, is_symbolic
 from .layer import LAYERS, Input
@@ -24,10 +25,14 @@ from .model import Model
 from .registry import by_reference, deserialize, serialize, sharing
 from .registry import custom_object_scope as custom_object_scope
 from .registry import register_serializable as register_serializable
+from .storage import Archive, File, blaming, opened, reading
+from .weights import weights_to_come
 
 FORMAT = {"format": "mlxfunc", "version": 1}
 ENDING = ".mlxfunc"
-File = str | os.PathLike | io.BytesIO
+CONFIG, WEIGHTS, STATE = "config.json", "weights.safetensors", "optimizer.safetensors"
+ARCHIVE = "an archive that `save` wrote. Save the model again."
+ADVICE = "Save the model again with the code that loads it."
 
 
 def save_model(
@@ -62,28 +67,46 @@ def load_model(
 ) -> Model:
     """The model that `save` wrote; when it was compiled, ready to go on training.
 
-    Raises: ValueError for a file that is no such archive, or is cut short, and for a class or
-    function that is neither of this package, registered, nor in `custom_objects`.
+    No more is read and allocated than the file holds, and nothing in it is run.
+
+    Raises: ValueError for a file that is no such archive, is cut short or cannot be rebuilt, and
+    for a class or function that is neither of this package, registered, nor in `custom_objects`;
+    it tells the place in the file, and what was raised there is its cause. OSError for a file that
+    cannot be opened.
     """
-    files = _read(path)
-    config = _config(path, files)
+    with opened(path, ARCHIVE) as file:
+        archive = Archive(file)
+        config = archive.json(CONFIG)
+        _check_format(path, config)
+        weights = archive.arrays(WEIGHTS)[0]
+        compile = compile and "compile" in config
+        state = archive.arrays(STATE)[0] if compile else {}
     with custom_object_scope(custom_objects or {}):
-        model = deserialize("layers", config["model"])
-        weights = _from_bytes(path, files, "weights.safetensors")
-        try:
+        with reading(path, CONFIG, ADVICE, config):
+            with weights_to_come(sum(array.size for array in weights.values())):
+                model = _model(config["model"])
+            if compile:
+                with blaming(config["compile"]):
+                    model.compile_from_config(config["compile"])
+        with reading(path, WEIGHTS, ADVICE):
+            storage.check(weights, dict(tree_flatten(model.parameters())))
             model.load_weights(list(weights.items()))
-        except ValueError as error:
-            raise ValueError(f"{path}: expected the weights of its model. {error}") from error
-        if compile and "compile" in config:
-            model.compile_from_config(config["compile"])
-            state = _from_bytes(path, files, "optimizer.safetensors")
-            model.optimizer.state = tree_unflatten(list(state.items()))
+        if compile:
+            with reading(path, STATE, ADVICE):
+                model.set_optimizer_state(state)
+    return model
+
+
+def _model(config: Any) -> Model:
+    model = deserialize("layers", config)
+    if not isinstance(model, Model):
+        raise ValueError(f"expected the configuration of a model, got {config!r:.100}")
     return model
 
 
 def _write(file: Any, model: Model, members: Mapping[str, bytes]) -> None:
     config: dict[str, Any] = {**FORMAT, "model": serialize(model)}
-    arrays = {"weights.safetensors": tree_flatten(model.parameters())}
+    arrays = {WEIGHTS: tree_flatten(model.parameters())}
     if model.compiled and not hasattr(model.optimizer, "get_config"):
         warnings.warn(
             f"save: {type(model.optimizer).__name__} is an optimizer of MLX, which cannot be "
@@ -92,13 +115,23 @@ def _write(file: Any, model: Model, members: Mapping[str, bytes]) -> None:
         )
     elif model.compiled:
         config["compile"] = serialize(model.compile_config())
-        arrays["optimizer.safetensors"] = tree_flatten(model.optimizer.state)
+        arrays[STATE] = tree_flatten(model.optimizer.state)
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("config.json", json.dumps(config, indent=1))
+        archive.writestr(CONFIG, _to_json(config))
         for name, tree in arrays.items():
             archive.writestr(name, _to_bytes(dict(tree)))
         for name, content in members.items():
             archive.writestr(name, content)
+
+
+def _to_json(config: dict[str, Any]) -> bytes:
+    text = json.dumps(config, indent=1).encode()
+    if len(text) > storage.MAX_JSON_BYTES:
+        raise ValueError(
+            f"save: expected a configuration below {storage.MAX_JSON_BYTES} bytes, got "
+            f"{len(text)}. Large arrays in it are constants of operations: make them weights."
+        )
+    return text
 
 
 def _to_bytes(arrays: dict[str, mx.array]) -> bytes:
@@ -107,36 +140,13 @@ def _to_bytes(arrays: dict[str, mx.array]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: File) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"{path}: expected an archive that `save` wrote, got another file or a part of one "
-            f"({error}). Save the model again."
-        ) from error
-
-
-def _config(path: File, files: dict[str, bytes]) -> dict[str, Any]:
-    try:
-        config = json.loads(files["config.json"])
-        found = {key: config[key] for key in FORMAT}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: expected an archive that `save` wrote, got a zip file without its "
-            "config.json. Save the model again."
-        ) from error
+def _check_format(path: File, config: Any) -> None:
+    found = {key: config.get(key) for key in FORMAT} if isinstance(config, dict) else config
     if found != FORMAT:
-        raise ValueError(f"{path}: expected {FORMAT}, got {found}. Use the version that wrote it.")
-    return config
-
-
-def _from_bytes(path: File, files: dict[str, bytes], name: str) -> dict[str, mx.array]:
-    try:
-        return mx.load(io.BytesIO(files[name]), format="safetensors")  # type: ignore[return-value]
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a whole {name} in it ({error}). Save again.") from error
+        raise ValueError(
+            f"{storage.name_of(path)}: expected {FORMAT}, got {found!r:.100}; at config.json. "
+            "Use the version that wrote it."
+        )
 
 
 # A graph as JSON: its calls in the order they were made, each with its layer and arguments.
@@ -212,9 +222,10 @@ def draw_graph(config: dict[str, Any]) -> tuple[Any, Any]:
 
     with sharing():
         for call in config["calls"]:
-            layer = LAYERS.get(call["layer"])
-            layer(*_decode(call["args"], tensor), **_decode(call["kwargs"], tensor))
-            made.append(layer._nodes[-1])
+            with blaming(call):
+                layer = LAYERS.get(call["layer"])
+                layer(*_decode(call["args"], tensor), **_decode(call["kwargs"], tensor))
+                made.append(layer._nodes[-1])
         return _decode(config["inputs"], tensor), _decode(config["outputs"], tensor)
 
 

@@ -65,7 +65,6 @@ def opened(file: File, what: str) -> Iterator[IO[bytes]]:
         what: the file that is expected, and what to do when it is another one.
     Raises: OSError when it cannot be opened.
     """
-    name = "the archive" if isinstance(file, io.BytesIO) else os.fspath(file)
     with file if isinstance(file, io.BytesIO) else open(file, "rb") as content:
         try:
             yield content
@@ -73,9 +72,58 @@ def opened(file: File, what: str) -> Iterator[IO[bytes]]:
             wanted, advice = what.split(". ", 1)
             reason = str(error) if isinstance(error, ValueError | zipfile.BadZipFile) else ""
             raise ValueError(
-                f"{name}: expected {wanted}, got another file or a part of one "
+                f"{name_of(file)}: expected {wanted}, got another file or a part of one "
                 f"({reason or f'{type(error).__name__}: {error}'}). {advice}"
             ) from error
+
+
+@contextmanager
+def blaming(entry: Any) -> Iterator[None]:
+    """An error inside carries `entry`, the innermost part of a configuration that it came from."""
+    try:
+        yield
+    except Exception as error:
+        vars(error).setdefault("entry", entry)
+        raise
+
+
+@contextmanager
+def reading(file: File, place: str, advice: str, config: Any = None) -> Iterator[None]:
+    """Whatever goes wrong with what a file holds is one ValueError, which tells where and why.
+
+    Args:
+        place: the part of the file that is read.
+        advice: what to do, a sentence.
+        config: the content of that part, of which the error's `entry` may be a part.
+    """
+    try:
+        yield
+    except Exception as error:
+        place = _place(vars(error).get("entry"), config, place)
+        text = str(error).strip()
+        if not isinstance(error, ValueError) or not text:
+            first = text.partition("\n")[0]
+            text = f"expected what can be rebuilt, got {type(error).__name__}: {first}"
+        raise ValueError(f"{name_of(file)}: {text.rstrip('.')}; at {place}. {advice}") from error
+
+
+def name_of(file: File) -> str:
+    """A file in errors."""
+    return "the archive" if isinstance(file, io.BytesIO) else os.fspath(file)
+
+
+def _place(entry: Any, config: Any, place: str) -> str:
+    """Where in `config` that very entry is: `config.json: model.config.layers[3]`."""
+    rest = [("", config)] if entry is not None else []
+    while rest:
+        path, value = rest.pop()
+        if value is entry:
+            return f"{place}: {path.removeprefix('.')}" if path else place
+        if isinstance(value, dict):
+            rest += [(f"{path}.{key}", item) for key, item in value.items()]
+        elif isinstance(value, list):
+            rest += [(f"{path}[{k}]", item) for k, item in enumerate(value)]
+    return place
 
 
 class Archive:

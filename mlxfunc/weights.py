@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +57,32 @@ class WeightRecord:
 def _reorder(array: mx.array, blocks: Any) -> mx.array:
     parts = mx.split(array, len(blocks), axis=-1)
     return mx.concatenate([parts[b] for b in blocks], axis=-1)
+
+
+# While a model is read from a file: how many numbers its weights may still hold.
+_to_come: ContextVar[list[int] | None] = ContextVar("to_come", default=None)
+
+
+@contextmanager
+def weights_to_come(size: int) -> Iterator[None]:
+    """Within the block weights are zeros without memory, `size` numbers in all: a file has them."""
+    token = _to_come.set([size])
+    try:
+        yield
+    finally:
+        _to_come.reset(token)
+
+
+def _promised(name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array | None:
+    left = _to_come.get()
+    if left is None:
+        return None
+    if math.prod(shape) > left[0]:
+        raise ValueError(
+            f"{name}: expected weights that the file holds, got a layer with one of shape {shape}"
+        )
+    left[0] -= math.prod(shape)
+    return mx.broadcast_to(mx.array(0, dtype), shape)
 
 
 class Weights(Members):
@@ -129,7 +159,10 @@ class Weights(Members):
         )
         key = self.free_name(name or "weight")
         self.__dict__.pop(key, None)  # None, until now
-        self[key] = record.from_keras(record.initializer(record.shape, kind))
+        array = _promised(self.name, record.shape, kind)
+        if array is None:
+            array = record.initializer(record.shape, kind)
+        self[key] = record.from_keras(array)
         self._records[key] = record
         self._listed.add(key)
         if name is None:

@@ -9,12 +9,13 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers
 import numpy as np
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 
 from .. import optimizers
 from ..conversion import to_mlx
 from ..graph import leaves
 from ..random_state import get_random_state, set_random_state
+from ..storage import check
 from . import distributed
 from . import step as steps
 from .callbacks import CallbackList
@@ -265,6 +266,19 @@ class Setup:
             self.update(distributed.from_main(self.parameters()))
             set_random_state((get_random_state() + distributed.rank()) % 2**64)
         self.optimizer.init(self.trainable_parameters())
+
+    def set_optimizer_state(self, state: Mapping[str, mx.array]) -> None:
+        """Take the optimizer's arrays by their paths: of each weight all it has, or none.
+
+        Raises: ValueError for others than it would have of these weights.
+        """
+        if hasattr(self.optimizer, "layouts"):
+            self.optimizer.layouts |= self._layouts()
+        self.optimizer.init(self.parameters())
+        owners = {path.rpartition(".")[0] for path in state}
+        own = dict(tree_flatten(self.optimizer.state))
+        check(state, {path: own[path] for path in own if path.rpartition(".")[0] in owners})
+        self.optimizer.state = tree_unflatten([*state.items()])
 
     def _layouts(self) -> dict[str, tuple[int, ...]]:
         """The axes from Keras's layout to MLX's, of each weight whose layouts differ."""
