@@ -18,6 +18,7 @@ from ..registry import Registry, constructor_arguments, serialize
 REGISTRY = Registry("optimizers")
 EPSILON = 1e-7
 A = mx.array
+_SCALARS = ("step", "learning_rate")
 State = dict[str, mx.array]
 
 
@@ -34,8 +35,9 @@ class Optimizer(mlx.optimizers.Optimizer):
         weight_decay: the decoupled kind, for every parameter that is not excluded.
         clipnorm, clipvalue, global_clipnorm: the largest norm of a gradient, value in it, norm
             of all gradients together. At most one of them.
-        use_ema: keep a moving average of the parameters, `ema_momentum` of it at each step.
-            It replaces them every `ema_overwrite_frequency` steps, and when training ends.
+        use_ema: keep a moving average of the parameters, `ema_momentum` of it at each step, from
+            the parameters on. It replaces them every `ema_overwrite_frequency` steps, and at the
+            end of a training in which there was a step.
         loss_scale_factor: what `scale_loss` multiplies the loss with.
         gradient_accumulation_steps: gradients that are averaged for one update, 2 or more.
         lr: the old name of learning_rate.
@@ -78,6 +80,7 @@ class Optimizer(mlx.optimizers.Optimizer):
         self.layouts: dict[str, tuple[int, ...]] = {}
         self.names: dict[str, str] = {}
         self._excluded: re.Pattern[str] | None = None
+        self._first_step: mx.array | None = None
         self.learning_rate = learning_rate if lr is None else lr
         self._check()
 
@@ -157,27 +160,39 @@ class Optimizer(mlx.optimizers.Optimizer):
 
     def init(self, parameters: dict) -> None:
         """Make the state for these parameters where there is none yet."""
+        self._add_state(parameters)
+        mx.eval(self.state)
+
+    def _add_state(self, parameters: dict) -> None:
+        late = len(tree_flatten(self.state)) > len(_SCALARS)
         super().init(parameters)
-        tree_map_with_path(self._init_slots, parameters, self.state)
+        tree_map_with_path(partial(self._init_slots, late), parameters, self.state)
+
+    def begin(self) -> None:
+        """Say that training begins: `finalize_variable_values` does nothing before a step."""
+        self._first_step = self.step
 
     def init_single(self, parameter: mx.array, state: State) -> None:
         # `init` fills the state: what is kept may depend on the parameter's path.
         pass
 
-    def _init_slots(self, path: str, parameter: mx.array, state: State) -> None:
+    def _init_slots(self, late: bool, path: str, parameter: mx.array, state: State) -> None:
         if state:
             return
         parameter = self._to_keras(path, parameter)
         state.update(self.slots(path, parameter))
         if self.use_ema:
-            state["average"] = mx.zeros(parameter.shape)
+            state["average"] = parameter.astype(mx.float32)
         if self.gradient_accumulation_steps:
             state["accumulator"] = mx.zeros(parameter.shape)
+        if late and state:
+            # What was frozen so far begins with a first step of its own.
+            state["start"] = self.iterations
 
     def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
         """The parameters after a step: a tree like `gradients`, of which they may be a superset."""
         if not self._initialized:
-            self.init(gradients)
+            self._add_state(tree_map(lambda _, parameter: parameter, gradients, parameters))
         schedule = self._schedulers.get("learning_rate")
         if schedule is not None:
             self.state["learning_rate"] = mx.array(schedule(self.step)).astype(mx.float32)
@@ -220,6 +235,8 @@ class Optimizer(mlx.optimizers.Optimizer):
         parameter: mx.array,
         state: State,
     ) -> mx.array:
+        if "start" in state:
+            iterations = iterations - state["start"]
         before = {key: state[key] for key in state if key not in ("accumulator", "average")}
         start = new = self._to_keras(path, parameter).astype(mx.float32)
         decay = self._weight_decay_of(state)
@@ -245,16 +262,25 @@ class Optimizer(mlx.optimizers.Optimizer):
         return self._excluded is not None and self._excluded.search(name) is not None
 
     def averages(self, parameters: dict) -> dict:
-        """The moving averages of these parameters, in their layout and dtype (with `use_ema`)."""
-        return tree_map_with_path(
-            lambda path, p, s: self._from_keras(path, s["average"]).astype(p.dtype),
-            parameters,
-            self.state,
-        )
+        """The moving averages of these parameters, in their layout and dtype (with `use_ema`).
+
+        A parameter that was never trained is its own average.
+        """
+        known = dict(tree_flatten(self.state))
+
+        def average(path: str, parameter: mx.array) -> mx.array:
+            found = known.get(f"{path}.average")
+            return parameter if found is None else self._from_keras(path, found)
+
+        averages = tree_map_with_path(average, parameters)
+        averages = tree_map(lambda a, p: a.astype(p.dtype), averages, parameters)
+        mx.eval(averages)
+        return averages
 
     def finalize_variable_values(self, model: mlx.nn.Module) -> None:
         """At the end of training: put the moving averages into the model (with `use_ema`)."""
-        if self.use_ema and self._initialized:
+        moved = self._first_step is None or self.step.item() != self._first_step.item()
+        if self.use_ema and self._initialized and moved:
             model.update(self.averages(model.trainable_parameters()))
 
     def _to_keras(self, path: str, array: mx.array) -> mx.array:

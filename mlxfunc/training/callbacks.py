@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
 
 from . import distributed
 
@@ -253,6 +254,10 @@ class SwapEMAWeights(Callback):
         self._raw: Any = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._require_averages()
+        self._raw = None  # of a run that broke off
+
+    def _require_averages(self) -> None:
         if not getattr(self.model.optimizer, "use_ema", False):
             raise ValueError(
                 "SwapEMAWeights: expected an optimizer with use_ema=True, got "
@@ -260,6 +265,7 @@ class SwapEMAWeights(Callback):
             )
 
     def _swap_in(self) -> None:
+        self._require_averages()
         if self._raw is None:
             self._raw = self.model.trainable_parameters()
             self.model.update(self.model.optimizer.averages(self._raw))
@@ -291,6 +297,14 @@ class SwapEMAWeights(Callback):
 
     def on_predict_end(self, logs: Logs | None = None) -> None:
         self._swap_out()
+
+    def get_state(self) -> dict[str, Any]:
+        raw = [] if self._raw is None else tree_flatten(self._raw)
+        return {"names": [name for name, _ in raw], "raw": [array for _, array in raw]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        pairs = zip(state["names"], state.get("raw", []), strict=True)
+        self._raw = tree_unflatten(list(pairs)) if state["names"] else None
 
 
 def learning_rate(model: Any) -> float:

@@ -266,6 +266,8 @@ class Setup:
             self.update(distributed.from_main(self.parameters()))
             set_random_state((get_random_state() + distributed.rank()) % 2**64)
         self.optimizer.init(self.trainable_parameters())
+        if hasattr(self.optimizer, "begin"):
+            self.optimizer.begin()
 
     def set_optimizer_state(self, state: Mapping[str, mx.array]) -> None:
         """Take the optimizer's arrays by their paths: of each weight all it has, or none.
