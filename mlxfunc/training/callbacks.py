@@ -299,10 +299,10 @@ class SwapEMAWeights(Callback):
         self._swap_out()
 
     def get_state(self) -> dict[str, Any]:
-        raw = [] if self._raw is None else tree_flatten(self._raw)
-        return {"names": [name for name, _ in raw], "raw": [array for _, array in raw]}
+        raw = dict(tree_flatten(self._raw or {}))
+        return {"names": list(raw), "raw": list(raw.values())}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         pairs = zip(state["names"], state.get("raw", []), strict=True)
         self._raw = tree_unflatten(list(pairs)) if state["names"] else None
 
