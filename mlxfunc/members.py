@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
+from .bounds import keep_inside
 from .graph import leaves
 
 _STRUCTURES = (mx.array, list, tuple, dict)
@@ -57,7 +58,7 @@ class Members(nn.Module):
         if key.startswith("_") or isinstance(value, tuple) or _has_setter(self, key):
             object.__setattr__(self, key, value)
         else:
-            super().__setattr__(key, value)
+            super().__setattr__(key, keep_inside(value))
 
     def __getattr__(self, key: str) -> Any:
         aliases = self.__dict__.get("_aliases", ())

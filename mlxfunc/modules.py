@@ -1,8 +1,9 @@
 """The structure of an `mlx.nn.Module` as JSON, and back.
 
 What a module is made of: its class, its plain attributes, its arrays and the modules in it.
-Classes are those of `mlx.nn`, registered ones and `custom_objects`; functions are those of
-`mlx.nn` and `mlx.core`. Nothing is imported by name and no constructor runs.
+Classes are those of `mlx.nn` in `CLASSES`, registered ones and `custom_objects`; functions are
+activations of `mlx.nn`, and operations that a file may name. Nothing is imported by name and no
+constructor runs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,27 @@ import mlx.nn as nn
 
 from .graph import as_dtype, dtype_name
 from .layer import LAYERS
-from .ops import functions
+from .ops import IN_FILES, functions
 from .registry import serialize
+
+# Written down, so that a new one of MLX's is looked at first. Those that need several machines
+# are not among them.
+_CLASSES = """
+    ALiBi AvgPool1d AvgPool2d AvgPool3d BatchNorm Bilinear CELU Conv1d Conv2d Conv3d
+    ConvTranspose1d ConvTranspose2d ConvTranspose3d Dropout Dropout2d Dropout3d ELU Embedding GELU
+    GLU GRU GroupNorm HardShrink HardTanh Hardswish Identity InstanceNorm LSTM LayerNorm LeakyReLU
+    Linear LogSigmoid LogSoftmax MaxPool1d MaxPool2d MaxPool3d Mish Module MultiHeadAttention PReLU
+    QQLinear QuantizedEmbedding QuantizedLinear RMSNorm RNN ReLU ReLU2 ReLU6 RoPE SELU Sequential
+    SiLU Sigmoid SinusoidalPositionalEncoding Softmax Softmin Softplus Softshrink Softsign Step Tanh
+    Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder
+    TransformerEncoderLayer Upsample
+"""
+_ACTIVATIONS = """
+    celu elu gelu gelu_approx gelu_fast_approx glu hard_shrink hard_tanh hardswish leaky_relu
+    log_sigmoid log_softmax mish prelu relu relu2 relu6 selu sigmoid silu softmax softmin softplus
+    softshrink softsign step tanh
+"""
+CLASSES, ACTIVATIONS = _CLASSES.split(), _ACTIVATIONS.split()
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -88,20 +108,12 @@ def _rebuild(value: Any) -> Any:
 
 
 def _classes() -> dict[str, type]:
-    """Every module class of `mlx.nn` by name, those that it does not export too."""
-    found: dict[str, type] = {}
-    rest = [nn.Module]
-    while rest:
-        cls = rest.pop()
-        rest += cls.__subclasses__()
-        if cls.__module__.startswith("mlx.nn"):
-            found[cls.__name__] = cls
-    return found
+    """The classes of `mlx.nn` that a file may name."""
+    return {name: getattr(nn, name) for name in CLASSES if hasattr(nn, name)}
 
 
 def _functions() -> dict[str, Any]:
     """The functions that a module's attribute may be: they only compute."""
-    names = [name for name in dir(nn) if name[0].islower() and callable(getattr(nn, name))]
-    return {f"nn.{name}": getattr(nn, name) for name in names} | {
-        f"mx.{name}": function for name, function in functions().items()
+    return {f"nn.{name}": getattr(nn, name) for name in ACTIVATIONS if hasattr(nn, name)} | {
+        f"mx.{name}": function for name, function in functions().items() if name in IN_FILES
     }

@@ -241,6 +241,11 @@ def by_reference() -> Iterator[None]:
         _BY_REFERENCE.reset(token)
 
 
+def is_by_reference() -> bool:
+    """Whether a copy is being made, and not a file."""
+    return _BY_REFERENCE.get()
+
+
 def _public_name(obj: Any) -> Any:
     """The name a file may find `obj` by. Raises: ValueError when that would find another one."""
     if _BY_REFERENCE.get():

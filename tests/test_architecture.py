@@ -14,7 +14,8 @@ from cases import CASES
 ROOT = Path(__file__).parent.parent
 # A module imports from those before it; a folder counts as one. A new module takes its place here.
 ORDER = (
-    *("_blas", "files", "download", "random_state", "ranks", "conversion", "storage", "registry"),
+    *("_blas", "files", "download", "random_state", "ranks", "conversion", "bounds", "storage"),
+    "registry",
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
     *("losses", "metrics", "graph", "nodes", "members", "weights", "arguments", "layer", "ops"),
     *("modules", "layers", "training", "callbacks", "batches", "model", "saving", "models"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..bounds import conv_general
 from .cells import LSTMCell
 from .core import known_size
 from .recurrent import OwnCell
-from .windows import padding_kind, same_pads, sizes
+from .windows import extents, fits, padding_kind, same_pads, sizes
 
 
 class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
@@ -72,6 +73,8 @@ class ConvLSTM2D(OwnCell, LSTMCell):  # type: ignore[misc]
         leading = x.shape[:-3]
         x = mx.flatten(x, 0, -4)
         same = self.padding == "same"
+        window = (1, 1) if same else extents(self.kernel_size, self.dilation_rate)
+        fits(self.name, x.shape, window)
         y = _convolve(x, self.Wx, self.strides, self.dilation_rate, same)
         return mx.unflatten(y + self.bias if self.use_bias else y, 0, leading)
 
@@ -84,7 +87,6 @@ def _convolve(
 ) -> mx.array:
     pads = [(0, 0), (0, 0)]
     if same:
-        extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[1:3], dilation, strict=True)]
-        pads = list(map(same_pads, x.shape[1:3], extents, strides))
+        pads = list(map(same_pads, x.shape[1:3], extents(weight.shape[1:3], dilation), strides))
     before, after = zip(*pads, strict=True)
-    return mx.conv_general(x, weight, strides, (before, after), dilation)
+    return conv_general(x, weight, strides, (before, after), dilation)

@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..bounds import conv_general
 from .core import BiasLayer, KernelLayer, positive
 from .windows import Windowed, fits
 
@@ -65,7 +66,7 @@ def correlate(layer: Windowed, x: mx.array, weight: mx.array, groups: int) -> mx
         parts = zip(mx.split(x, groups, axis=-1), mx.split(weight, groups, axis=0), strict=True)
         return mx.concatenate([correlate(layer, a, w, 1) for a, w in parts], axis=-1)
     before, after = zip(*layer.pads(x.shape), strict=True)
-    return mx.conv_general(
+    return conv_general(
         x,
         weight,
         stride=layer.strides,
@@ -147,10 +148,11 @@ class ConvTranspose(Windowed, KernelLayer):
         return before, after
 
     def call(self, inputs: mx.array) -> mx.array:
+        fits(self.name, inputs.shape, (1,) * self.rank)
         before, after = self.transposed_pads()
         # Zeros beyond the kernel's reach only make zeros; MLX's gradient does not expect them.
         beyond = [max(a - (k - 1), 0) for a, k in zip(after, self.extents, strict=True)]
-        y = mx.conv_general(
+        y = conv_general(
             inputs,
             self.weight,
             padding=(before, [a - b for a, b in zip(after, beyond, strict=True)]),
@@ -278,7 +280,7 @@ class SeparableConv(Depthwise):
 
     def call(self, inputs: mx.array) -> mx.array:
         y = correlate(self, inputs, self.depthwise_weight, inputs.shape[-1])
-        return self.finish(mx.conv_general(y, self.pointwise_weight))
+        return self.finish(conv_general(y, self.pointwise_weight))
 
 
 class SeparableConv1D(SeparableConv):

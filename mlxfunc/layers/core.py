@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import activations, modules
+from .. import activations, bounds, modules
 from ..layer import InputSpec, Layer
 
 
@@ -140,8 +140,7 @@ class Embedding(Layer):
             self._start = None
 
     def call(self, inputs: mx.array) -> mx.array:
-        ids = inputs if mx.issubdtype(inputs.dtype, mx.integer) else inputs.astype(mx.int32)
-        return self.weight[ids]
+        return bounds.take(self.weight, inputs, axis=0)
 
     def compute_mask(self, inputs: mx.array, mask: Any = None) -> mx.array | None:
         return inputs != 0 if self.mask_zero else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -44,6 +44,11 @@ def same_pads(size: int, window: int, stride: int) -> Pair:
     return total // 2, total - total // 2
 
 
+def extents(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """The length of a window on each axis, the holes of dilation counted."""
+    return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+
+
 class Windowed(Layer):
     """A layer whose windows of `kernel_size` move by `strides` over `rank` spatial axes."""
 
@@ -82,15 +87,15 @@ class Windowed(Layer):
     @property
     def extents(self) -> tuple[int, ...]:
         """The length of a window on each axis, the holes of dilation counted."""
-        return tuple(
-            (k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)
-        )
+        return extents(self.kernel_size, self.dilation_rate)
 
     def pads(self, shape: tuple[int, ...]) -> list[Pair]:
         """Zeros before and after each spatial axis of an array of this shape."""
         if self.padding == "causal":
+            fits(self.name, shape, (1,))
             return [(extent - 1, 0) for extent in self.extents]
         if self.padding == "same":
+            fits(self.name, shape, (1,) * self.rank)
             return [
                 same_pads(*row) for row in zip(shape[1:-1], self.extents, self.strides, strict=True)
             ]

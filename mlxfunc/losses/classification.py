@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..bounds import as_integer, take_along_axis
 from ..conversion import to_mlx
 from .base import FunctionLoss, as_float32, same_shape
 
@@ -101,7 +102,7 @@ def sparse_categorical_crossentropy(
     y_pred, labels = as_float32(y_pred), _labels(y_true, y_pred, axis)
     kept = None if ignore_class is None else labels != ignore_class
     index = labels if kept is None else mx.where(kept, labels, 0)
-    picked = mx.take_along_axis(y_pred, mx.expand_dims(index, axis), axis=axis).squeeze(axis)
+    picked = take_along_axis(y_pred, mx.expand_dims(index, axis), axis=axis).squeeze(axis)
     if from_logits:
         loss = mx.logsumexp(y_pred, axis=axis) - picked
     else:
@@ -168,7 +169,7 @@ def _labels(y_true: Any, y_pred: mx.array, axis: int) -> mx.array:
             f"for an output of shape {y_pred.shape}, got {given}. "
             "One-hot labels need categorical_crossentropy."
         )
-    return labels.astype(mx.int32)
+    return as_integer(labels)
 
 
 class BinaryCrossentropy(FunctionLoss):

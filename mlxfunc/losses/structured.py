@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..bounds import as_integer, take_along_axis
 from ..conversion import to_mlx
 from .base import FunctionLoss, as_float32, same_shape
 
@@ -48,7 +49,7 @@ def ctc(y_true: Any, y_pred: Any) -> mx.array:
     Labels (batch, length), integers, 0 pads and is the blank; logits (batch, time, classes).
     Gives (batch,). Source: Graves et al., 2006
     """
-    labels, logits = to_mlx(y_true).astype(mx.int32), as_float32(y_pred)
+    labels, logits = as_integer(to_mlx(y_true)), as_float32(y_pred)
     if labels.ndim != 2 or logits.ndim != 3:
         raise ValueError(
             "ctc: expected labels (batch, length) and logits (batch, time, classes), got "
@@ -57,11 +58,11 @@ def ctc(y_true: Any, y_pred: Any) -> mx.array:
     batch, length = labels.shape
     # Each label with a blank before it, and one at the end: state 2 i + 1 is label i.
     spaced = mx.stack([mx.zeros_like(labels), labels], axis=-1).reshape(batch, 2 * length)
-    states = mx.concatenate([spaced, mx.zeros((batch, 1), dtype=mx.int32)], axis=1)
+    states = mx.concatenate([spaced, mx.zeros((batch, 1), dtype=labels.dtype)], axis=1)
     skips = mx.pad(states[:, 2:] != states[:, :-2], [(0, 0), (2, 0)]) & (states != 0)
     log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     index = mx.broadcast_to(states[:, None], (batch, logits.shape[1], 2 * length + 1))
-    emitted = mx.take_along_axis(log_p, index, axis=-1)
+    emitted = take_along_axis(log_p, index, axis=-1)
 
     start = mx.arange(2 * length + 1) < 2
     alpha = mx.where(start, emitted[:, 0], _IMPOSSIBLE)
@@ -71,8 +72,8 @@ def ctc(y_true: Any, y_pred: Any) -> mx.array:
         two = mx.where(skips, two, _IMPOSSIBLE)
         alpha = mx.logaddexp(mx.logaddexp(alpha, one), two) + emitted[:, t]
     count = mx.sum(labels != 0, axis=-1, keepdims=True)
-    blank = mx.take_along_axis(alpha, 2 * count, axis=1)
-    label = mx.take_along_axis(alpha, mx.maximum(2 * count - 1, 0), axis=1)
+    blank = take_along_axis(alpha, 2 * count, axis=1)
+    label = take_along_axis(alpha, mx.maximum(2 * count - 1, 0), axis=1)
     label = mx.where(count > 0, label, _IMPOSSIBLE)
     return -mx.logaddexp(blank, label).squeeze(1)
 

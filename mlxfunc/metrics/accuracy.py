@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..bounds import as_integer, take_along_axis
 from ..conversion import to_mlx
 from ..losses.base import pair
 from .base import FunctionMetric
@@ -35,7 +36,7 @@ def categorical_accuracy(y_true: Any, y_pred: Any) -> mx.array:
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> mx.array:
     """y = argmax p over the last axis: integer y (...) or (..., 1)"""
     labels, y_pred = _labels("sparse_categorical_accuracy", y_true, y_pred)
-    return (labels == mx.argmax(y_pred, -1).astype(mx.int32)).astype(mx.float32)
+    return (labels == mx.argmax(y_pred, -1).astype(labels.dtype)).astype(mx.float32)
 
 
 def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> mx.array:
@@ -58,7 +59,7 @@ def sparse_top_k_categorical_accuracy(
 
 
 def _among_top(labels: mx.array, y_pred: mx.array, k: int) -> mx.array:
-    own = mx.take_along_axis(y_pred, labels[..., None], axis=-1)
+    own = take_along_axis(y_pred, labels[..., None], axis=-1)
     return (mx.sum(y_pred > own, axis=-1) < k).astype(mx.float32)
 
 
@@ -72,7 +73,7 @@ def _labels(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:
             f"{name}: expected integer labels of shape {y_pred.shape[:-1]} for an output of shape "
             f"{y_pred.shape}, got {given}. One-hot labels need a categorical metric."
         )
-    return labels.astype(mx.int32), y_pred
+    return as_integer(labels), y_pred
 
 
 class Accuracy(FunctionMetric):

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..bounds import scatter_add
 from ..conversion import to_mlx
 from ..losses.base import align, pair
 from .base import Metric, divide
@@ -92,11 +93,13 @@ class Counts(Metric):
     def _split_even(self, scores: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
         """The same for evenly spaced thresholds, in memory that does not grow with them."""
         size = len(self.levels)
-        # The number of thresholds below a score. One below 0 lies below a score of 0, too.
-        below = mx.ceil(mx.clip(scores, 0, 1) * (size - 1)).astype(mx.int32)
-        below = mx.maximum(below, 1) if self.levels[0] < 0 else below
+        # The number of thresholds below a score: none below NaN, which is no integer either. One
+        # below 0 lies below a score of 0, too.
+        below = mx.ceil(mx.where(scores > 0, mx.minimum(scores, 1), 0) * (size - 1))
+        below = mx.maximum(below, scores == scores) if self.levels[0] < 0 else below
+        below = below.astype(mx.int32)
         columns = mx.broadcast_to(mx.arange(weights.shape[1]), weights.shape)
-        sums = mx.zeros((size + 1, weights.shape[1])).at[below, columns].add(weights)
+        sums = scatter_add(mx.zeros((size + 1, weights.shape[1])), (below, columns), weights)
         return mx.cumsum(sums, axis=0, reverse=True)[1:], mx.cumsum(sums, axis=0)[:-1]
 
 

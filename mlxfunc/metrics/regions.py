@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..bounds import as_integer, scatter_add
 from ..conversion import to_mlx
 from ..losses.base import align
 from .base import Metric
@@ -65,14 +66,15 @@ class IoU(Metric):
         self._count(truth.flatten(), guess.flatten(), weights.flatten())
 
     def _count(self, truth: mx.array, guess: mx.array, weights: mx.array) -> None:
-        truth, guess = truth.astype(mx.int32), guess.astype(mx.int32)
+        truth, guess = as_integer(truth), as_integer(guess)
         valid = (truth >= 0) & (truth < self.num_classes)
         valid = valid & (guess >= 0) & (guess < self.num_classes)
         if self.ignore_class is not None:
             valid = valid & (truth != self.ignore_class)
         truth, guess = mx.where(valid, truth, 0), mx.where(valid, guess, 0)
         matrix = mx.zeros((self.num_classes, self.num_classes))
-        self.accumulate(total_confusion_matrix=matrix.at[truth, guess].add(weights * valid))
+        matrix = scatter_add(matrix, (truth, guess), weights * valid)
+        self.accumulate(total_confusion_matrix=matrix)
 
     def result(self) -> mx.array:
         matrix = self.state["total_confusion_matrix"]
