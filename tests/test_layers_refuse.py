@@ -131,6 +131,10 @@ CALLS = [
         "multi_head_attention: expected query",
     ),
     (
+        lambda: L.MultiHeadAttention(2, 3)(*[shaped(4, 5, 6)] * 2, attention_mask=shaped(3, 3)),
+        r"expected a mask of shape \(3, 4, 5, 4, 5\), got \(3, 3, 3\)",
+    ),
+    (
         lambda: L.MultiHeadAttention(2, 3)(shaped(4, 5, 6), shaped(4, 5, 6), shaped(4, 5)),
         "multi_head_attention: expected query",
     ),
