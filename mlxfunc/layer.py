@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -57,7 +58,9 @@ class Layer(Weights, Calls):
 
     A subclass writes `__init__` (keep each argument as an attribute of its name), `build`
     (make weights, once the input's shape is known) and `call` (the maths). `call` receives
-    `training`, `mask` and `<argument>_mask` when its signature names them.
+    `training`, `mask` and `<argument>_mask` when its signature names them. A mask passes a layer
+    with `supports_masking`, which those that write `compute_mask` have; elsewhere it ends, with a
+    warning.
 
     Args:
         name: unique in a model; made from the class name when missing.
@@ -99,6 +102,8 @@ class Layer(Weights, Calls):
         super().__init_subclass__(**kwargs)
         if "build" in cls.__dict__:
             cls.build = _build_once(cls.__dict__["build"])  # type: ignore[method-assign]
+        if "compute_mask" in cls.__dict__ and "supports_masking" not in cls.__dict__:
+            cls.supports_masking = True
 
     # What a subclass writes.
 
@@ -239,6 +244,12 @@ class Layer(Weights, Calls):
             shapes = " and ".join(str(tensor.shape) for tensor in node.inputs)
             error.add_note(f"on symbolic tensors of shape {shapes}")
             raise
+        if symbols(mask) and not self.supports_masking:
+            warnings.warn(
+                f"{self.name}: the mask of its input ends here, as {type(self).__name__} does not "
+                "support masks. Layers that follow take every step as valid.",
+                stacklevel=4,
+            )
         if not self._trainable:
             self.freeze()  # what `call` has built
         return node

@@ -30,6 +30,8 @@ class Model(Layer, Trainer):
     Source: https://keras.io/api/models/model/
     """
 
+    supports_masking = True
+
     def __init__(
         self, inputs: Any, outputs: Any, *, name: str | None = None, trainable: bool = True
     ) -> None:

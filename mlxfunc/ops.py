@@ -86,6 +86,9 @@ class Operation(Layer):
     def call(self, *args: Any, **kwargs: Any) -> Any:
         return functions()[self.function](*args, **kwargs)
 
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """Masks end at functions without a word, as in Keras: layers pass them on."""
+
     def get_config(self) -> dict[str, Any]:
         _check_in_files(self.name, self.function)
         return super().get_config()

@@ -308,3 +308,45 @@ def test_embedding_starts_from_weights(tmp_path):
     np.testing.assert_array_equal(loaded(ids), table[ids])
     with pytest.raises(ValueError, match=r"expected weight of shape \(5, 2\), got \(5, 3\)"):
         L.Embedding(5, 2, weights=[np.ones((5, 3))])(ids)
+
+
+def test_a_mask_that_ends_is_said():
+    x = L.Masking()(mf.Input((4, 3)))
+    with pytest.warns(
+        UserWarning, match="conv: the mask of its input ends here, as Conv1D"
+    ) as said:
+        y = L.Conv1D(2, 2, name="conv")(x)
+        L.Conv1D(2, 2)(y)  # has none to lose
+        L.Dense(2)(x)
+        x * 2
+    assert [w.filename for w in said] == [__file__]
+
+
+def test_a_mask_that_ends_in_an_inner_model_is_said_when_it_comes():
+    i = mf.Input((4, 3))
+    inner = mf.Model(i, L.Flatten(name="flat")(i))
+    with pytest.warns(UserWarning, match="flat: the mask of its input ends here, as Flatten"):
+        inner(L.Masking()(mf.Input((4, 3))))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_layer_that_knows_masks_says_nothing():
+    class Own(L.Layer):
+        def call(self, inputs):
+            return inputs
+
+        def compute_mask(self, inputs, mask=None):
+            return None
+
+    class Flag(L.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.supports_masking = True
+
+        def call(self, inputs):
+            return inputs
+
+    x = L.Masking()(mf.Input((4, 3)))
+    assert Own()(x).mask is None
+    assert Flag()(x).mask.shape == (None, 4)
+    assert L.Lambda(lambda x: x, mask=lambda x, mask: mask)(x).mask is not None

@@ -62,7 +62,7 @@ class Merge(Layer):
     def compute_mask(self, inputs: list[mx.array], mask: Any = None) -> mx.array | None:
         if mask is None or any(m is None for m in mask):
             return None
-        return reduce(mx.logical_or, mask)
+        return reduce(mx.logical_or, self.align(mask))
 
 
 class Add(Merge):

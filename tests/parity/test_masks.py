@@ -231,6 +231,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*the mask of its input ends here")
 @pytest.mark.parametrize("name", ROWS)
 def test_outputs_masks_and_losses(name: str, expected: Any) -> None:
     def numbered(what: str) -> list[np.ndarray]:
