@@ -1,8 +1,8 @@
 """What listens to and steers training: `mf.callbacks.EarlyStopping(patience=3)`."""
 
+from .training.callback_list import CallbackList
 from .training.callbacks import (
     Callback,
-    CallbackList,
     History,
     LambdaCallback,
     LearningRateScheduler,

@@ -37,20 +37,35 @@ from .registry import VARIADIC, Registry, constructor_arguments, serialize
 from .weights import Weights
 
 LAYERS = Registry("layers")
-_losses: ContextVar[list[mx.array] | None] = ContextVar("losses", default=None)
+_record: ContextVar[CallRecord | None] = ContextVar("record", default=None)
 # Whether the layer that is running trains: layers that its `call` calls do as it does.
 _in_training: ContextVar[bool | None] = ContextVar("in_training", default=None)
 
 
+class CallRecord:
+    """What calls leave beside their outputs: losses that layers add, and masks by layer."""
+
+    def __init__(self) -> None:
+        self.losses: list[tuple[Layer, mx.array]] = []
+        self.masks: dict[int, list[mx.array | None]] = {}
+
+    def forget(self, layer: Layer) -> None:
+        """Drop what an earlier call of this layer left."""
+        if self.losses:
+            own = {id(module) for module in layer.sublayers()}
+            self.losses = [(one, loss) for one, loss in self.losses if id(one) not in own]
+        self.masks.pop(id(layer), None)
+
+
 @contextmanager
-def collect_losses() -> Iterator[list[mx.array]]:
-    """Gather what layers add to the loss while they run: `add_loss`, activity regularizers."""
-    losses: list[mx.array] = []
-    token = _losses.set(losses)
+def recording() -> Iterator[CallRecord]:
+    """Within the block, what calls leave beside their outputs is in the record, on no layer."""
+    record = CallRecord()
+    token = _record.set(record)
     try:
-        yield losses
+        yield record
     finally:
-        _losses.reset(token)
+        _record.reset(token)
 
 
 class Layer(Weights, Calls):
@@ -75,6 +90,8 @@ class Layer(Weights, Calls):
 
     supports_masking = False
     input_spec: InputSpec | None = None
+    _added_losses: tuple[mx.array, ...] = ()
+    _last_call: CallRecord | None = None
 
     def __init__(
         self,
@@ -122,9 +139,26 @@ class Layer(Weights, Calls):
 
     def add_loss(self, loss: mx.array) -> None:
         """Add a scalar to the training loss; called from `call`."""
-        collected = _losses.get()
-        if collected is not None:
-            collected.append(loss)
+        record = _record.get()
+        if record is not None:
+            record.losses.append((self, loss))
+
+    @property
+    def losses(self) -> list[mx.array]:
+        """What the last call added to the loss, here and in the layers inside; then penalties."""
+        record = _record.get()
+        if record is None:
+            added = [loss for m in self.sublayers() for loss in getattr(m, "_added_losses", ())]
+        else:
+            own = {id(module) for module in self.sublayers()} if record.losses else set()
+            added = [loss for layer, loss in record.losses if id(layer) in own]
+        return added + self.penalties
+
+    def last_masks(self, count: int) -> list[mx.array | None]:
+        """The masks of the outputs of this layer's last call; None where there are no such ones."""
+        record = _record.get() or self._last_call
+        masks = None if record is None else record.masks.get(id(self))
+        return masks if masks is not None and len(masks) == count else [None] * count
 
     # Calling.
 
@@ -141,9 +175,29 @@ class Layer(Weights, Calls):
         self._ensure_built(args, kwargs)
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
         training = _first_given(training, _in_training.get(), self.training)
-        output = self.forward(args, kwargs, mask=mask, training=training)[0]
+        output = self._recorded(args, kwargs, mask=mask, training=training)
         if first_call and not self._trainable:
             self.freeze()  # what `call` has built
+        return output
+
+    def _recorded(self, args: tuple, kwargs: dict, **flags: Any) -> Any:
+        """`forward`, of which the outermost call leaves its record: in a step's, or on layers."""
+        if _in_training.get() is not None:
+            return self.forward(args, kwargs, **flags)[0]
+        record = _record.get()
+        if record is not None:
+            record.forget(self)
+            output, record.masks[id(self)] = self.forward(args, kwargs, **flags)
+            return output
+        with recording() as record:
+            output, record.masks[id(self)] = self.forward(args, kwargs, **flags)
+        before = () if self._last_call is None else self._last_call.losses
+        for layer, _ in (*before, *record.losses):
+            layer._added_losses = ()
+        for layer, loss in record.losses:
+            layer._added_losses += (loss,)
+        some = record.losses or any(mask is not None for mask in record.masks[id(self)])
+        self._last_call = record if some else None
         return output
 
     def forward(
@@ -263,12 +317,13 @@ class Layer(Weights, Calls):
     def _probe(self, node: Node, values: dict[int, mx.array]) -> tuple[Any, list]:
         """Run the node on stand-ins, and leave no trace: no state moved, no randomness drawn."""
         arrays: Any = tree_flatten(self.parameters())
-        random_state = get_random_state()
+        random_state, token = get_random_state(), _record.set(None)
         try:
             args, kwargs, mask = node.fill(values)
             kwargs = {k: v for k, v in kwargs.items() if k != "training"}
             return self.forward(args, kwargs, mask=mask)
         finally:
+            _record.reset(token)
             set_random_state(random_state)
             if arrays:
                 self.load_weights(arrays, strict=False)

@@ -14,10 +14,10 @@ from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
 from .registry import deserialize, serialize, sharing
 from .storage import blaming, reading
-from .training.loop import Trainer
+from .training.trainer import Trainer
 
 
-class Model(Layer, Trainer):
+class Model(Trainer):
     """The layers between `inputs` and `outputs`: one tensor, or a list, tuple or dict of them.
 
     Results have the structure of `outputs`; a list of one tensor is that tensor. A `training=`
@@ -257,7 +257,7 @@ class Sequential(Model):
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        Layer.__init__(self, name=name)
+        Trainer.__init__(self, name=name)
         self._graph = None
         self._stack: list[Layer] = []
         self._tensors: list[SymbolicTensor] = []

@@ -281,17 +281,13 @@ class Weights(Members):
         return sum(weight.size for weight in self.weights)
 
     @property
-    def losses(self) -> list[mx.array]:
+    def penalties(self) -> list[mx.array]:
         """The penalty of each trainable weight that has a regularizer."""
         return [
             record.regularizer(record.to_keras(m[key]))
             for m, key, record in self._variables()
             if record and record.regularizer is not None and key not in m._no_grad
         ]
-
-    def regularization_loss(self) -> mx.array:
-        """The sum of `losses`."""
-        return sum(self.losses, start=mx.array(0.0))
 
     def apply_constraints(self) -> None:
         """Move each trainable weight that has a constraint onto it."""

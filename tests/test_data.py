@@ -16,7 +16,7 @@ from mlxfunc.conversion import to_mlx
 from mlxfunc.training import data as data_module
 from mlxfunc.training.arrays import class_weights
 from mlxfunc.training.data import ArraySource, PyDataset, Reader, make_source
-from mlxfunc.training.feed import Feed
+from mlxfunc.training.epochs import EpochIterator
 
 random = np.random.default_rng(0)
 X = random.normal(size=(20, 3)).astype("float32")
@@ -183,7 +183,7 @@ def test_order_depends_on_seed_and_pass_alone():
 
 def test_epochs_follow_each_other_through_the_data():
     batch = reader().read(np.arange(60.0).reshape(20, 3), Y)
-    feed = Feed(ArraySource(batch, 4), steps_per_epoch=2)
+    feed = EpochIterator(ArraySource(batch, 4), steps_per_epoch=2)
     seen = [[float(b.x[0][0, 0]) / 3 for _, b in feed.epoch()] for _ in range(2)]
     assert seen == [[0, 4], [8, 12]]
     with pytest.warns(UserWarning, match="ended 1 steps short of the 2 steps"):
@@ -193,13 +193,13 @@ def test_epochs_follow_each_other_through_the_data():
 
 def test_seek_continues_at_the_next_batch():
     batch = reader().read(X, Y)
-    feed = Feed(ArraySource(batch, 4, shuffle=True, seed=9))
+    feed = EpochIterator(ArraySource(batch, 4, shuffle=True, seed=9))
     list(feed.epoch())
     epoch = feed.epoch()
     next(epoch), next(epoch)
     position = feed.position()
     rest = [np.array(b.x[0]) for _, b in epoch]
-    again = Feed(ArraySource(batch, 4, shuffle=True, seed=0))
+    again = EpochIterator(ArraySource(batch, 4, shuffle=True, seed=0))
     again.seek(position)
     steps, batches = zip(*again.epoch(2), strict=True)
     assert steps == (2, 3, 4)

@@ -285,19 +285,24 @@ def test_a_users_layer_needs_only_init_build_and_call():
     assert layer.get_config() == {"start": 2.0, "name": "scale", "trainable": True}
 
 
-def test_add_loss_is_collected_while_running():
+def test_losses_are_those_of_the_last_call():
     class Penalty(layers.Layer):
         def call(self, x):
             self.add_loss(mx.sum(x))
             return x
 
-    from mlxfunc.layer import collect_losses
-
     i = mf.Input((3,))
-    m = mf.Model(i, Penalty()(i))
-    with collect_losses() as losses:
-        m(np.ones((2, 3)))
-    assert [loss.item() for loss in losses] == [6.0]
+    layer = Penalty()
+    m = mf.Model(i, layer(layers.Dense(3, kernel_regularizer="l2")(layer(i))))
+    assert len(m.losses) == 1, "a penalty of weights needs no call"
+    dense = m.layers[-1]
+    dense.set_weights([np.eye(3), np.zeros(3)])
+    for rows in (4, 2):
+        m(np.ones((rows, 3)))
+        assert [loss.item() for loss in layer.losses] == [3 * rows, 3 * rows]
+        assert [round(loss.item(), 4) for loss in m.losses] == [3 * rows, 3 * rows, 0.03]
+    mf.Sequential([layer])(np.ones((1, 3)))
+    assert [loss.item() for loss in layer.losses] == [3.0]
 
 
 BAD = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import mlx.core as mx
@@ -27,13 +27,17 @@ class Callback:
     Source: https://keras.io/api/callbacks/base_callback/
     """
 
+    # A subclass may have an `__init__` that does not call this one.
+    params: dict[str, Any] = {}
+    _model: Any = None
+    _run: Any = None
+
     def __init__(self) -> None:
-        self.params: dict[str, Any] = {}
-        self._model: Any = None
+        self.params = {}
 
     @property
     def model(self) -> Any:
-        return self.__dict__.get("_model")
+        return self._model
 
     def set_model(self, model: Any) -> None:
         self._model = model
@@ -48,6 +52,16 @@ class Callback:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `get_state`; called after `on_train_begin`."""
         vars(self).update(state)
+
+    def _defer(self, function: Callable[[], None]) -> None:
+        """Run `function` once every callback has heard of the batch or epoch that is ending."""
+        if self._run is None:
+            function()
+        else:
+            self._run.defer(function)
+
+    def _release(self) -> None:
+        """Give back what is held while a run lasts, however it ended."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Before an epoch; epochs count from 0."""
@@ -98,73 +112,6 @@ class Callback:
 
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """After a step of predict; `logs["outputs"]` are its outputs."""
-
-
-class CallbackList:
-    """Calls each callback's method of a name, in order; skips those that did not define it."""
-
-    def __init__(
-        self,
-        callbacks: Any = None,
-        add_history: bool = False,
-        add_progbar: bool = False,
-        model: Any = None,
-        **params: Any,
-    ) -> None:
-        from .progress import ProgbarLogger
-
-        given = [] if callbacks is None else callbacks
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        for callback in given:
-            if not isinstance(callback, Callback):
-                raise TypeError(f"callbacks: expected Callback objects, got {callback!r}.")
-        self.callbacks: list[Callback] = given
-        if add_progbar and not any(isinstance(c, ProgbarLogger) for c in given):
-            self.callbacks.append(ProgbarLogger())
-        self._progress = [c for c in self.callbacks if isinstance(c, ProgbarLogger)]
-        histories = [c for c in self.callbacks if isinstance(c, History)]
-        if add_history and not histories:
-            histories = [History()]
-            self.callbacks += histories
-        self.params = params
-        self._hooks: dict[str, list[Callable[..., None]]] = {}
-        for callback in self.callbacks:
-            callback.set_params(params)
-            callback.set_model(model)
-        if model is not None and histories:
-            model.history = histories[0]
-
-    def __iter__(self) -> Iterator[Callback]:
-        return iter(self.callbacks)
-
-    def close(self) -> None:
-        """Leave the terminal as it was found, however the run ended."""
-        for progress in self._progress:
-            progress.close()
-
-    def hooks(self, name: str) -> list[Callable[..., None]]:
-        """The bound methods called `name` that do something."""
-        if name not in self._hooks:
-            self._hooks[name] = [getattr(c, name) for c in self.callbacks if _defines(c, name)]
-        return self._hooks[name]
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if not name.startswith("on_"):
-            raise AttributeError(name)
-        hooks = self.hooks(name)
-
-        def call(*args: Any) -> None:
-            for hook in hooks:
-                hook(*args)
-
-        return call
-
-
-def _defines(callback: Callback, name: str) -> bool:
-    old = name.replace("_train_batch_", "_batch_")
-    return any(getattr(type(callback), n) is not getattr(Callback, n) for n in {name, old}) or any(
-        n in vars(callback) for n in {name, old}
-    )
 
 
 class History(Callback):
@@ -305,6 +252,9 @@ class SwapEMAWeights(Callback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         pairs = zip(state["names"], state.get("raw", []), strict=True)
         self._raw = tree_unflatten(list(pairs)) if state["names"] else None
+
+    def _release(self) -> None:
+        self._swap_out()
 
 
 def learning_rate(model: Any) -> float:

@@ -19,24 +19,26 @@ from ..random_state import get_random_state, set_random_state
 from . import distributed
 from .callbacks import Callback, Logs, monitored, say
 from .monitors import Monitor
+from .step import metric_states
 
 FILE = "training.safetensors"
 
 
-def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dict[str, Any]]:
+def capture(run: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """Arrays and facts from which `restore` makes the run go on as if it had not stopped.
 
     Args:
         epoch, step: the next ones to run.
     """
+    model = run.model
     tree: dict[str, Any] = {
         "model": model.parameters(),
         "keys": {f"layer{k}": layer["_key"] for k, layer in _seeded(model)},
         "optimizer": model.optimizer.state,
-        "objective": model.objective.state,
+        "objective": metric_states(model),
         "callbacks": {
             name: {key: _plain(value) for key, value in callback.get_state().items()}
-            for name, callback in _named(model.callback_list)
+            for name, callback in _named(run.callbacks)
         },
     }
     if model.loss_scale is not None:
@@ -47,7 +49,7 @@ def capture(model: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dic
         "values": {k: v for k, v in flat.items() if k not in arrays},
         "epoch": epoch,
         "step": step,
-        "feed": model.feed.position(),
+        "feed": run.data.position(),
         "labels": model.objective.label_shapes,
         "random": get_random_state(),
         "stopped": model.stop_training,
@@ -86,8 +88,9 @@ def load(file: str | io.BytesIO) -> tuple[dict[str, mx.array], dict[str, Any]]:
     return loaded[0], json.loads(loaded[1]["facts"])
 
 
-def restore(model: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
-    """Put a captured state back. What fit itself resets is left in `model.resume` for it."""
+def restore(run: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
+    """Put a captured state back. What fit itself resets is left in `run.resume` for it."""
+    model = run.model
     tree = tree_unflatten([*arrays.items()])
     if "model" in tree:
         model.load_weights(list(tree_flatten(tree["model"])))
@@ -99,8 +102,8 @@ def restore(model: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> N
     if model.loss_scale is not None:
         model.loss_scale.state.update(tree["loss_scale"])
     set_random_state(facts["random"])
-    model.feed.seek(facts["feed"])
-    model.resume = Resume(tree, facts)
+    run.data.seek(facts["feed"])
+    run.resume = Resume(tree, facts)
 
 
 class Resume:
@@ -124,10 +127,10 @@ class Resume:
             if state:
                 callback.set_state(state)
 
-    def metrics(self, objective: Any) -> None:
+    def metrics(self, model: Any) -> None:
         """The running means and metrics of the epoch that was cut."""
-        objective.build(self._labels)
-        for state, kept in zip(objective.state, self._tree.get("objective", []), strict=False):
+        model.objective.build(self._labels)
+        for state, kept in zip(metric_states(model), self._tree.get("objective", []), strict=False):
             state.update(kept)
 
 
@@ -179,7 +182,7 @@ class BackupAndRestore(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if self.path.exists():
-            restore(self.model, *load(str(self.path)))
+            restore(self._run, *load(str(self.path)))
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
@@ -187,14 +190,14 @@ class BackupAndRestore(Callback):
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.batches += 1
         if isinstance(self.save_freq, int) and self.batches % self.save_freq == 0:
-            self.model.defer(lambda: self._save(self.epoch, batch + 1))
+            self._defer(lambda: self._save(self.epoch, batch + 1))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.save_freq == "epoch" or self.double_checkpoint:
-            self.model.defer(lambda: self._save(epoch + 1, 0))
+            self._defer(lambda: self._save(epoch + 1, 0))
 
     def _save(self, epoch: int, step: int) -> None:
-        arrays, facts = capture(self.model, epoch, step)
+        arrays, facts = capture(self._run, epoch, step)
         if distributed.is_main():
             save(self.path, arrays, facts)
 
@@ -254,12 +257,12 @@ class ModelCheckpoint(Monitor):
         self.batches += 1
         if isinstance(self.save_freq, int) and self.batches % self.save_freq == 0:
             epoch, told = self.epoch, logs or {}
-            self.model.defer(lambda: self._save(epoch, told, epoch, batch + 1, batch=batch + 1))
+            self._defer(lambda: self._save(epoch, told, epoch, batch + 1, batch=batch + 1))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.save_freq == "epoch":
             told = logs or {}
-            self.model.defer(lambda: self._save(epoch, told, epoch + 1, 0))
+            self._defer(lambda: self._save(epoch, told, epoch + 1, 0))
 
     def _save(self, epoch: int, logs: Logs, next_epoch: int, step: int, **extra: int) -> None:
         try:
@@ -275,7 +278,7 @@ class ModelCheckpoint(Monitor):
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
-            arrays, facts = capture(self.model, next_epoch, step)
+            arrays, facts = capture(self._run, next_epoch, step)
             own = {k: v for k, v in arrays.items() if not k.startswith(("model.", "optimizer."))}
             self.model.save(path, members={FILE: _to_bytes(own, facts)})
 
@@ -318,4 +321,4 @@ class ResumeFrom(Callback):
                 f"ResumeFrom: expected a whole file of ModelCheckpoint, got {self.filepath!r} "
                 f"({error})."
             ) from error
-        restore(self.model, *load(io.BytesIO(data)))
+        restore(self._run, *load(io.BytesIO(data)))

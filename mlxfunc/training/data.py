@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import mlx.core as mx
@@ -22,7 +22,7 @@ from .arrays import (
     is_array,
     split_rows,
 )
-from .prefetch import fetch, prefetch
+from .prefetch import fetch
 
 PREFETCH = 4
 
@@ -178,10 +178,19 @@ class Reader:
 
 
 class Source:
-    """One or many passes over some batches. `steps`: batches in a pass, None when not known."""
+    """One or many passes over some batches.
+
+    Attributes:
+        steps: batches in a pass, None when not known.
+        once: there is one pass only.
+        endless: a pass has no end.
+        ahead: how many batches a thread may make ahead; 0 for none. Known once a pass has started.
+    """
 
     steps: int | None = None
     once = False
+    endless = False
+    ahead = 0
 
     def start(self, index: int, skip: int) -> Iterator[Batch]:
         """Pass number `index`, without its first `skip` batches."""
@@ -216,6 +225,7 @@ class ArraySource(Source):
         size_in_bytes = sum(math.prod(a.shape) * np.dtype("f4").itemsize for a in arrays)
         small = held and size_in_bytes <= limit
         self.streams = not small or any(isinstance(a, np.memmap) for a in arrays)
+        self.ahead = PREFETCH if self.streams else 0
         place = (lambda a: a) if self.streams else to_mlx
         self.groups = [
             [None if a is None else place(a) for a in g] for g in (batch.x, batch.y, batch.w)
@@ -232,10 +242,7 @@ class ArraySource(Source):
         return random.permutation(self.rows)
 
     def start(self, index: int, skip: int) -> Iterator[Batch]:
-        batches = self._batches(self.order(index), skip)
-        return prefetch(batches, PREFETCH) if self.streams else batches
-
-    def _batches(self, order: np.ndarray | None, skip: int) -> Iterator[Batch]:
+        order = self.order(index)
         for step in range(skip, self.steps or 0):
             first = step * self.size
             if order is None:
@@ -277,8 +284,8 @@ class IterableSource(Source):
     read in place: MLX runs ahead by itself, and its random numbers belong to the thread.
     """
 
-    def __init__(self, items: Iterable[Any], reader: Reader, limit: int | None = None) -> None:
-        self.items, self.reader, self.limit = items, reader, limit
+    def __init__(self, items: Iterable[Any], reader: Reader) -> None:
+        self.items, self.reader = items, reader
         self.once = isinstance(items, Iterator) and not hasattr(items, "reset")
         self.steps = len(items) if isinstance(items, Sized) else None
         self._only: Iterator[Batch] | None = None
@@ -300,10 +307,8 @@ class IterableSource(Source):
         if first is None:
             return iter(())
         batches: Iterator[Batch] = map(self.reader.item, chain([first], items))
-        if self.once and self.limit is not None:
-            batches = islice(batches, max(self.limit - skip, 0))
-        batches = (batch.on_device() for batch in batches)
-        return batches if _holds_mlx(first) else prefetch(batches, PREFETCH)
+        self.ahead = 0 if _holds_mlx(first) else PREFETCH
+        return (batch.on_device() for batch in batches)
 
 
 class DatasetSource(Source):
@@ -311,27 +316,30 @@ class DatasetSource(Source):
 
     def __init__(self, dataset: Any, reader: Reader, shuffle: bool, seed: int) -> None:
         self.dataset, self.reader, self.shuffle, self.seed = dataset, reader, shuffle, seed
-        self.steps = getattr(dataset, "num_batches", None) or len(dataset)
+        self.steps = dataset.num_batches if hasattr(dataset, "num_batches") else len(dataset)
+        self.endless = self.steps is None
+        self.ahead = getattr(dataset, "max_queue_size", PREFETCH)
         if self.steps == 0:
             raise ValueError("data: expected at least one batch, got a dataset of length 0.")
 
+    def order(self, index: int, skip: int) -> Iterable[int]:
+        """The numbers of pass `index`'s batches, without the first `skip`."""
+        if self.steps is None:
+            return count(skip)
+        if not self.shuffle:
+            return range(skip, self.steps)
+        random = np.random.default_rng([self.seed, index])
+        return random.permutation(self.steps).tolist()[skip:]
+
     def start(self, index: int, skip: int) -> Iterator[Batch]:
-        order: Sequence[int] = range(self.steps or 0)
-        if self.shuffle:
-            random = np.random.default_rng([self.seed, index])
-            order = random.permutation(len(order)).tolist()
         data = self.dataset
-        workers, depth = getattr(data, "workers", 1), getattr(data, "max_queue_size", PREFETCH)
+        workers = getattr(data, "workers", 1)
         processes = getattr(data, "use_multiprocessing", False)
-
-        def read() -> Iterator[Batch]:
-            if hasattr(data, "on_epoch_begin"):
-                data.on_epoch_begin()
-            for item in fetch(data, order[skip:], workers, processes, depth):
-                yield self.reader.item(item).on_device()
-            data.on_epoch_end()
-
-        return prefetch(read(), depth)
+        if hasattr(data, "on_epoch_begin"):
+            data.on_epoch_begin()
+        for item in fetch(data, self.order(index, skip), workers, processes, self.ahead):
+            yield self.reader.item(item).on_device()
+        data.on_epoch_end()
 
 
 def _holds_mlx(item: Any) -> bool:
@@ -368,12 +376,9 @@ def make_source(
     batch_size: int | None = None,
     shuffle: bool | str = False,
     seed: int = 0,
-    limit: int | None = None,
 ) -> Source:
     """The source for whatever the user gave.
 
-    Args:
-        limit: the most batches that will be drawn, so that a generator is not read further.
     Raises: ValueError or TypeError for what does not fit the model, before any step runs.
     """
     if not is_stream(x):
@@ -388,4 +393,4 @@ def make_source(
             )
     if is_dataset(x):
         return DatasetSource(x, reader, bool(shuffle), seed)
-    return IterableSource(x, reader, limit)
+    return IterableSource(x, reader)

@@ -13,6 +13,7 @@ from .. import metrics as metrics_module
 from .. import ranks
 from ..losses.base import divide
 from .arrays import check_range
+from .trackers import CompileMetrics, LossTracker
 
 Arrays = Sequence[Any]
 
@@ -102,7 +103,11 @@ class Objective:
             for given in self._losses
         ]
         self.metrics: dict[str, tuple[int, bool, Any]] = {}
-        self.totals: dict[str, mx.array] = {}
+        self.compile_metrics = CompileMetrics(self)
+        self.loss_tracker = LossTracker("loss")
+        several = self.used if len(self.used) > 1 else []
+        self.output_trackers = [LossTracker(f"{self.names[i]}_loss") for i in several]
+        self.outputs_tracked = False
         self.built = False
 
     @property
@@ -113,13 +118,19 @@ class Objective:
     @property
     def keys(self) -> list[str]:
         """What is logged, in Keras's order."""
-        several = [f"{self.names[i]}_loss" for i in self.used] if len(self.used) > 1 else []
-        return ["loss", *self.metrics, *several]
+        return ["loss", *self.metrics, *(tracker.name for tracker in self.output_trackers)]
+
+    @property
+    def trackers(self) -> list[Any]:
+        """What is logged, as metrics: the loss, compile's metrics, the loss of each output."""
+        logged = self.output_trackers if self.outputs_tracked else []
+        return [self.loss_tracker, self.compile_metrics, *logged]
 
     @property
     def state(self) -> list[dict[str, mx.array]]:
         """Every array that moves during an epoch, in dicts that stay the same objects."""
-        return [self.totals, *(metric.state for _, _, metric in self.metrics.values())]
+        means = [self.loss_tracker, *self.output_trackers]
+        return [metric.state for metric in (*means, *self.compile_metrics.metrics)]
 
     def build(self, y_shapes: Sequence[Any]) -> None:
         """Choose what depends on the labels' shapes: "accuracy", "crossentropy".
@@ -142,7 +153,6 @@ class Objective:
                 for given in group:
                     metric = metrics_module.resolve(given, y_shapes[i], self.shapes[i])
                     self.metrics[self._key(i, given, metric, weighted)] = (i, weighted, metric)
-        self.totals = {"sums": mx.zeros(1 + len(self.used)), "rows": mx.zeros(())}
         self.built, self.label_shapes = True, list(y_shapes)
 
     def _key(self, output: int, given: Any, metric: Any, weighted: bool) -> str:
@@ -158,9 +168,7 @@ class Objective:
 
     def reset(self) -> None:
         """Begin the running means and metrics afresh."""
-        for key, value in self.totals.items():
-            self.totals[key] = mx.zeros_like(value)
-        for _, _, metric in self.metrics.values():
+        for metric in (self.loss_tracker, *self.output_trackers, self.compile_metrics):
             metric.reset_state()
 
     def loss(self, ys: Arrays, outputs: Arrays, weights: Arrays, masks: Arrays) -> list[mx.array]:
@@ -182,11 +190,11 @@ class Objective:
             total = total + (value if weight is None else weight * value)
         return total
 
-    def track(self, total: mx.array, values: Sequence[mx.array], rows: int) -> None:
-        """Count a batch's losses in the running means."""
-        sums = mx.stack([total, *values]).astype(mx.float32) * rows
-        self.totals["sums"] = self.totals["sums"] + sums
-        self.totals["rows"] = self.totals["rows"] + rows
+    def track_outputs(self, values: Sequence[mx.array], rows: int) -> None:
+        """Count the loss of each output, where several have one."""
+        self.outputs_tracked = True
+        for tracker, value in zip(self.output_trackers, values, strict=False):
+            tracker.track(value, rows)
 
     def update(self, ys: Arrays, outputs: Arrays, weights: Arrays, masks: Arrays) -> None:
         """Count a batch in the metrics; a masked output's count its valid entries only."""
@@ -195,15 +203,12 @@ class Objective:
             mask = _fitting_mask(masks[i], outputs[i])
             metric.update_state(ys[i], outputs[i], sample_weight=_both(weight, mask))
 
-    def results(self) -> dict[str, mx.array]:
-        """Every logged value, by its key in History; nothing is computed yet."""
-        means = self.totals["sums"] / mx.maximum(self.totals["rows"], 1)
-        logs: dict[str, mx.array] = {"loss": means[0]}
+    def metric_results(self) -> dict[str, mx.array]:
+        """The value of each metric, by its key in History; nothing is computed yet."""
+        logs: dict[str, mx.array] = {}
         for key, (_, _, metric) in self.metrics.items():
             result = metric.result()
             logs |= result if isinstance(result, dict) else {key: result}
-        if len(self.used) > 1:
-            logs |= {f"{self.names[i]}_loss": means[1 + k] for k, i in enumerate(self.used)}
         return logs
 
     def check(self, ys: Arrays) -> None:

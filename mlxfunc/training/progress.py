@@ -45,7 +45,7 @@ class ProgbarLogger(Callback):
         self._end(logs or {})
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self.close()
+        self._release()
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         if not self._training:
@@ -71,8 +71,8 @@ class ProgbarLogger(Callback):
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._tick(batch + 1, None)
 
-    def close(self) -> None:
-        """Stop where the run did: a bar that is left alone keeps the cursor and the output."""
+    def _release(self) -> None:
+        # A bar that is left alone keeps the cursor and the output.
         self._training = False
         self._stop()
 

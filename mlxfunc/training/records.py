@@ -53,6 +53,9 @@ class CSVLogger(Callback):
         self._file.flush()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        self._release()
+
+    def _release(self) -> None:
         if self._file is not None:
             self._file.close()
         self._file = self._keys = None
@@ -153,6 +156,9 @@ class TensorBoard(Callback):
             self._writer("train").add_histogram(tag, np.array(weight), epoch)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        self._release()
+
+    def _release(self) -> None:
         for writer in self._writers.values():
             writer.close()
         self._writers = {}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
 from ..graph import leaves
-from ..layer import collect_losses
+from ..layer import recording
 from ..random_state import get_random_state, set_random_state
 from . import distributed
 from .data import Batch
@@ -23,21 +24,21 @@ MAX_SIGNATURES = 16
 COMPILE_FROM = 1000
 
 
-class Step:
+class CompiledStep:
     """`function(batch)`, which moves `state` in place, compiled once for each size of batch.
 
-    Sizes beyond `MAX_SIGNATURES` run uncompiled, with one warning. When tracing fails the state
-    is what it was before.
+    Sizes beyond `MAX_SIGNATURES` run uncompiled, with one warning. A step that fails leaves the
+    state as it was before.
 
     Args:
         state: dicts, lists and modules whose arrays the function reads and replaces.
+        compiled: False runs the function as it is.
     """
 
     def __init__(self, function: Callable[..., Any], state: list[Any], compiled: bool) -> None:
-        self.function, self.state = function, state
+        self.function, self.state, self.compiled = function, state, compiled
         self.signatures: set[Any] = set()
         self._warned = False
-        self.compiled = compiled
         captured = [*state, mx.random.state]
         self._run = (
             mx.compile(function, inputs=captured, outputs=captured) if compiled else function
@@ -45,27 +46,94 @@ class Step:
 
     def __call__(self, batch: Batch) -> Any:
         arguments = (batch.x, batch.y, batch.w, batch.rows, batch.total)
+        if not self.compiled:
+            with _Unharmed(self.state):
+                return self.function(*arguments)
         signature = tuple(
             None if a is None else (*a.shape, a.dtype) for a in (*batch.x, *batch.y, None, *batch.w)
         )
         if signature in self.signatures:
             return self._run(*arguments)
-        if len(self.signatures) >= MAX_SIGNATURES:
+        full = len(self.signatures) >= MAX_SIGNATURES
+        if full:
             self._warn()
-            return self.function(*arguments)
         with _Unharmed(self.state):
-            result = self._run(*arguments)
-        self.signatures.add(signature)
+            result = (self.function if full else self._run)(*arguments)
+        if not full:
+            self.signatures.add(signature)
         return result
 
     def _warn(self) -> None:
-        if self.compiled and not self._warned:
+        if not self._warned:
             self._warned = True
             warnings.warn(
                 f"data: more than {MAX_SIGNATURES} different batch sizes; further ones run "
                 "uncompiled, which is slower. Pad the batches to a few sizes, or bucket them.",
                 stacklevel=2,
             )
+
+
+class StepCache:
+    """The compiled steps of a model, which one run after the other uses.
+
+    A step is made anew when the state that it moves is held by other objects than before.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[Any, CompiledStep] = {}
+        self.single_batches = 0  # Steps of `train_on_batch` and `test_on_batch` so far.
+
+    def get(self, model: Any, kind: str, compiled: bool) -> CompiledStep:
+        """The step that calls `train_step`, `test_step` or `predict_step`, by its first word."""
+        trained = tuple(dict(tree_flatten(model.trainable_parameters())))
+        state = _state_of(model, kind)
+        step = self._steps.get((kind, compiled, trained))
+        if step is None or [id(part) for part in step.state] != [id(part) for part in state]:
+            step = CompiledStep(_function(model, kind), state, compiled)
+            self._steps[kind, compiled, trained] = step
+        return step
+
+
+def _state_of(model: Any, kind: str) -> list[Any]:
+    """What holds the arrays that a step reads and replaces."""
+    state: list[Any] = [model]
+    if kind != "predict":
+        state += metric_states(model)
+    if kind == "train":
+        state.append(model.optimizer.state)
+        state += [model.loss_scale.state] if model.loss_scale is not None else []
+    return state
+
+
+def metric_states(model: Any) -> list[dict[str, mx.array]]:
+    """The state of each metric once: compile's, and those that the model itself holds."""
+    states = [*model.objective.state, *(metric.state for metric in model.metrics)]
+    return list({id(state): state for state in states}.values())
+
+
+# The rows of the step that is running, and those of all machines together.
+_rows: ContextVar[tuple[int, int]] = ContextVar("rows", default=(1, 1))
+
+
+def _function(model: Any, kind: str) -> Callable[..., Any]:
+    """The hook of that kind as a function of a batch's parts."""
+
+    def step(x: list, y: list, w: list, rows: int, total: int) -> Any:
+        hook = getattr(model, f"{kind}_step")
+        token = _rows.set((rows, total))
+        try:
+            with recording():
+                result = hook(pack(Batch(x, y, w)))
+        finally:
+            _rows.reset(token)
+        if kind != "predict" and not isinstance(result, Mapping):
+            raise TypeError(
+                f"{model.name}: expected {kind}_step to return a dict of what is logged, got "
+                f"{result!r}. Return self.compute_metrics(x, y, y_pred, sample_weight)."
+            )
+        return result if kind == "predict" else dict(result)
+
+    return step
 
 
 class _Unharmed:
@@ -129,32 +197,15 @@ def as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-class Forward:
-    """One run of the model on a batch: outputs and masks, flat, and what layers add to the loss."""
-
-    def __init__(self, model: Any, x: Any, training: bool) -> None:
-        with lowered(model, model.compute_dtype) as cast, collect_losses() as added:
-            outputs, masks = model.run(cast(x), training=training)
-        self.structure = outputs
-        self.outputs = leaves(outputs)
-        if model.compute_dtype is not None:
-            self.outputs = leaves(cast_floats(outputs, mx.float32))
-        self.masks = leaves(masks)
-        self.added = list(added)
+def forward(model: Any, x: Any, training: bool) -> Any:
+    """The outputs for a batch, in float32; losses and masks go to the step's record."""
+    dtype = model.compute_dtype
+    with lowered(model, dtype) as cast:
+        outputs = model(cast(x), training=training)
+    return outputs if dtype is None else cast_floats(outputs, mx.float32)
 
 
-def loss_of(model: Any, forward: Forward, y: Any, w: Any) -> tuple[mx.array, list[mx.array]]:
-    """The total loss, and the unweighted loss of each output."""
-    objective = model.objective
-    ys, ws = as_list(y), as_list(w)
-    values = objective.loss(ys, forward.outputs, ws, forward.masks)
-    total = objective.total(values)
-    for added in (*forward.added, model.regularization_loss()):
-        total = total + added.astype(mx.float32)
-    return total, values
-
-
-def train(model: Any, data: Any) -> dict[str, mx.array]:
+def train(model: Any, data: Any) -> Mapping[str, mx.array]:
     """Gradients, the optimizer's update, constraints, metrics: the default `train_step`."""
     x, y, w = unpack(data)
     scale = model.loss_scale
@@ -162,31 +213,54 @@ def train(model: Any, data: Any) -> dict[str, mx.array]:
 
     def run(parameters: Any) -> tuple:
         model.update(parameters)
-        forward = Forward(model, x, training=True)
-        total, values = loss_of(model, forward, y, w)
-        scaled = model.optimizer.scale_loss(total) if own_scale else total
+        y_pred = forward(model, x, training=True)
+        loss = _loss(model, x, y, y_pred, w, training=True)
+        scaled = model.optimizer.scale_loss(loss) if own_scale else loss
         scaled = scaled if scale is None else scaled * scale.state["scale"]
-        return scaled, total, values, forward.outputs, forward.masks
+        return scaled, loss, y_pred
 
     parameters = model.trainable_parameters()
     if tree_flatten(parameters):
         try:
-            (_, total, values, outputs, masks), gradients = mx.value_and_grad(run)(parameters)
+            (_, loss, y_pred), gradients = mx.value_and_grad(run)(parameters)
         finally:
             model.update(parameters)
         apply(model, gradients)
     else:
-        _, total, values, outputs, masks = run(parameters)
-    objective, rows = model.objective, outputs[0].shape[0]
-    objective.track(total, values, rows)
-    objective.update(as_list(y), outputs, as_list(w), masks)
-    return objective.results()
+        _, loss, y_pred = run(parameters)
+    return _logs(model, x, y, y_pred, w, loss)
+
+
+def test(model: Any, data: Any) -> Mapping[str, mx.array]:
+    """Losses and metrics without training: the default `test_step`."""
+    x, y, w = unpack(data)
+    y_pred = forward(model, x, training=False)
+    return _logs(model, x, y, y_pred, w, _loss(model, x, y, y_pred, w, training=False))
+
+
+def predict(model: Any, data: Any) -> Any:
+    """The outputs in inference mode: the default `predict_step`."""
+    return forward(model, unpack(data)[0], training=False)
+
+
+def _loss(model: Any, x: Any, y: Any, y_pred: Any, w: Any, training: bool) -> mx.array:
+    loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=w, training=training)
+    if loss is None:
+        raise TypeError(
+            f"{model.name}: expected compute_loss to return the loss, got None. "
+            "Return a scalar array."
+        )
+    return mx.array(loss) if not isinstance(loss, mx.array) else loss
+
+
+def _logs(model: Any, x: Any, y: Any, y_pred: Any, w: Any, loss: mx.array) -> Mapping:
+    model.objective.loss_tracker.track(loss, leaves(x)[0].shape[0])
+    return model.compute_metrics(x, y, y_pred, sample_weight=w)
 
 
 def apply(model: Any, gradients: Any) -> None:
     """Move the weights by these gradients, averaged over all machines, then constrain them."""
-    rows, total = model.batch_rows
-    gradients = distributed.average_gradients(gradients, rows, total)
+    gradients = distributed.average_gradients(gradients, *_rows.get())
     scale = model.loss_scale
     if scale is None:
         model.optimizer.update(model, gradients)
@@ -202,18 +276,3 @@ def apply(model: Any, gradients: Any) -> None:
     model.apply_constraints()
     if distributed.size() > 1:
         distributed.average_statistics(model)
-
-
-def test(model: Any, data: Any) -> dict[str, mx.array]:
-    """Losses and metrics without training: the default `test_step`."""
-    x, y, w = unpack(data)
-    forward = Forward(model, x, training=False)
-    total, values = loss_of(model, forward, y, w)
-    model.objective.track(total, values, forward.outputs[0].shape[0])
-    model.objective.update(as_list(y), forward.outputs, as_list(w), forward.masks)
-    return model.objective.results()
-
-
-def predict(model: Any, data: Any) -> list[mx.array]:
-    """The outputs in inference mode, flat."""
-    return Forward(model, unpack(data)[0], training=False).outputs

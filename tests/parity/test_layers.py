@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from keras.src.backend import get_keras_mask
 from mlx.utils import tree_flatten, tree_map
-from mlxfunc.layer import collect_losses
 
 from cases import CASES, RECURRENT, Case, randomize
 
@@ -119,9 +118,7 @@ def descend(model: mf.Model, inputs: list, steps: int) -> None:
 
     def loss(parameters: dict) -> mx.array:
         model.update(parameters)
-        with collect_losses() as losses:
-            value = loss_of(leaves(model(arrays)), mx)
-        return value + sum(losses) + model.regularization_loss()
+        return loss_of(leaves(model(arrays)), mx) + sum(model.losses)
 
     for _ in range(steps):
         parameters = model.trainable_parameters()
