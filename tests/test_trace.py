@@ -151,10 +151,18 @@ def test_a_constant_that_depends_on_a_size():
         export(fn, ROWS)
 
 
-def test_a_computation_that_depends_on_a_size():
-    fn = lambda x: mx.exp(x) if x.shape[0] > 10 else mx.log(x)  # noqa: E731
-    with pytest.raises(trace.UnsupportedPrimitives, match="same computation at every size"):
-        export(fn, ROWS)
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: sum(mx.exp(x[:, i]) for i in range(x.shape[1])),
+        lambda x: mx.exp(x) if x.shape[1] % 4 == 1 else x,
+    ],
+    ids=["loop", "branch"],
+)
+def test_a_computation_that_depends_on_a_size(fn):
+    match = r"the same computation at every size of time, got \d+ primitives at time 17, \d+ at"
+    with pytest.raises(trace.UnsupportedPrimitives, match=match):
+        export(fn, SEQUENCE)
 
 
 def test_sizes_below_a_kernel():

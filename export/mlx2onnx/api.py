@@ -14,6 +14,7 @@ from mlx2onnx import files
 from mlx2onnx import verify as verification
 from mlx2onnx.assembly import Assembly, Dimensions, Options
 from mlx2onnx.builder import Builder
+from mlx2onnx.doubts import settle
 from mlx2onnx.endpoints import is_endpoints, with_outputs
 
 
@@ -90,6 +91,7 @@ def to_onnx(
     else:
         assembly.add(whole, inputs)
     model = assembly.finish(metadata, extra_outputs)
+    settle(assembly, model)
     if verify:
         batches = verification.BATCHES if verify is True else tuple(verify)
         report = verification.verify(source, model, rtol=rtol, atol=atol, batches=batches)

@@ -12,9 +12,10 @@ import mlx.core as mx
 import onnx
 from mlx2onnx import trace
 from mlx2onnx.builder import Builder
-from mlx2onnx.convert import Step, UnsupportedLayers, Walk, is_model
+from mlx2onnx.convert import Step, Uncertain, UnsupportedLayers, Walk, is_model
 from mlx2onnx.endpoints import ENDPOINTS, EXTRA_OUTPUTS, add_defaults, default_size
 from mlx2onnx.layout import Tensor, channels_first, plain
+from mlx2onnx.reach import Doubt
 from mlx2onnx.verify import NCHW_INPUTS, NCHW_OUTPUTS, RIGHT_PADDED
 
 OWN_METADATA = "mlx2onnx."
@@ -78,6 +79,7 @@ class Assembly:
         self._properties: dict[str, list[str]] = {}
         self._images: dict[str, list[str]] = {option: [] for option in options.nchw}
         self._default_sizes: dict[str, int] = {}
+        self.doubts: list[tuple[Any, str, Doubt]] = []
 
     def add_endpoints(self, sources: Mapping[str, Any], inputs: Any) -> None:
         """Each under its name; weights that they share are stored once."""
@@ -115,6 +117,11 @@ class Assembly:
                 raise TypeError("to_onnx: expected no `inputs` for a Model, which has its own.")
             return self._model(source, prefix)
         return self._function(source, inputs, prefix)
+
+    @property
+    def uncertain(self) -> list[Uncertain]:
+        """The functions of layers that are not everywhere what was traced."""
+        return [] if self._walk is None else self._walk.doubts
 
     @property
     def steps(self) -> list[Step]:
@@ -195,7 +202,10 @@ class Assembly:
         entries = {key: self._sized(entry, prefix) for key, entry in named.items()}
         given: Any = entries if isinstance(inputs, Mapping) else list(entries.values())
         names = (self.options.names["input"], self.options.names["output"])
-        trace.function_to_graph(self.g, source, given, *names, prefix=prefix)
+        trace.function_to_graph(
+            self.g, source, given, *names, prefix,
+            doubt=lambda doubt: self.doubts.append((source, prefix, doubt)),
+        )  # fmt: skip
         self._note(source=getattr(source, "__name__", type(source).__name__))
         return [trace.as_spec(entry) for entry in entries.values()]
 

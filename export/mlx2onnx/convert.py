@@ -15,6 +15,7 @@ from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.registry import Unsupported, find, find_mask
 from mlx2onnx.layout import Layout, Tensor, plain, settle
 from mlx2onnx.pointwise import is_pointwise
+from mlx2onnx.reach import Doubt
 from mlxfunc.graph import Node, SymbolicTensor, as_dtype, infer, leaves, pack
 from mlxfunc.layers import Layer
 
@@ -49,6 +50,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path} ({self.layer}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """A layer whose function is not everywhere what was traced."""
+
+    doubt: Doubt
+    path: str
+    layer: str
 
 
 class UnsupportedLayers(NotImplementedError):
@@ -92,6 +102,7 @@ class Walk:
     ) -> None:
         self.g, self.right_padded = g, right_padded
         self.problems: list[Problem] = []
+        self.doubts: list[Uncertain] = []
         self.steps: list[Step] = []
         self._functions = functions
         self._function_names: dict[tuple, str] = {}
@@ -309,9 +320,18 @@ class Walk:
                 stored = layout or plain(tensor.rank)
                 values.append(tensor.to(stored))
                 specs.append((tuple(tensor.shape[axis] for axis in stored.perm), tensor.dtype))
+        function, path = self._flat(run, given), self.g.path
+
+        def kept(*arrays: mx.array) -> Any:
+            with self._state_kept(layer):
+                return function(*arrays)
+
+        def doubt(found: Doubt) -> None:
+            self.doubts.append(Uncertain(found, path, type(layer).__name__))
+
         with self._state_kept(layer) as weights:
             try:
-                return trace.lower(self.g, self._flat(run, given), values, specs, weights=weights)
+                return trace.lower(self.g, kept, values, specs, weights, doubt=doubt)
             except trace.UnsupportedPrimitives:
                 raise
             except (ValueError, TypeError, RuntimeError) as error:

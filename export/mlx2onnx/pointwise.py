@@ -10,8 +10,9 @@ from mlx2onnx.layout import Layout, Shape
 from mlx2onnx.primitives import RULES
 from mlx2onnx.recording import Recording, record
 
-# Stand for dynamic sizes: odd, and no usual size of a kernel or of channels.
-SIZES = (11, 13, 17, 19, 23, 29, 31, 37)
+# Stand for dynamic sizes: odd, and no usual size of a kernel or of channels; then equal ones, at
+# which a function that looks at its shape may do something else.
+SIZES = ((11, 13, 17, 19, 23, 29, 31, 37), *((n,) for n in (1, 2, 8, 64, 100, 1024, 20_011)))
 
 
 def is_pointwise(function: Callable[..., Any], shape: Shape, count: int, layout: Layout) -> bool:
@@ -20,14 +21,19 @@ def is_pointwise(function: Callable[..., Any], shape: Shape, count: int, layout:
     It may when it is made of elementwise primitives and constants of one element, and does not
     look at the shape: its trace is the same at the stored one.
     """
-    dims = [d if isinstance(d, int) else SIZES[i % len(SIZES)] for i, d in enumerate(shape)]
-    stored = [dims[axis] for axis in layout.perm]
-    try:
-        traces = [record(function, [mx.zeros(s)] * count) for s in (dims, stored)]
-    except Exception:
-        return False
-    outlines = [_outline(found, tuple(s)) for found, s in zip(traces, (dims, stored), strict=True)]
-    return outlines[0] is not None and outlines[0] == outlines[1]
+    shapes = []
+    for sizes in SIZES:
+        dims = [d if isinstance(d, int) else sizes[i % len(sizes)] for i, d in enumerate(shape)]
+        shapes += [tuple(dims), tuple(dims[axis] for axis in layout.perm)]
+    first = None
+    for now in dict.fromkeys(shapes):
+        try:
+            outline = _outline(record(function, [mx.zeros(now)] * count), now)
+        except Exception:
+            return False
+        if outline is None or outline != (first := first or outline):
+            return False
+    return True
 
 
 def _outline(recording: Recording, shape: tuple[int, ...]) -> list[Any] | None:

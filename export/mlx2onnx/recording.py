@@ -66,6 +66,20 @@ class Recording:
         ] + [list(self.constants), [a.name for a in self.outputs]]
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A function recorded at several sizes.
+
+    `specs` have a name for every dynamic dimension; `sources` holds an input and axis that has
+    it, and `points` the sizes of each recording.
+    """
+
+    recording: Recording
+    specs: tuple[Spec, ...]
+    sources: dict[str, tuple[int, int]]
+    points: list[dict[str, int]]
+
+
 def leaves(tree: Any) -> list[Any]:
     """The arrays of a structure, in `tree_flatten` order."""
     found: list[Any] = []
@@ -75,6 +89,10 @@ def leaves(tree: Any) -> list[Any]:
 
 class SizeDependent(Exception):
     """The computation itself changes with the size of a dynamic dimension."""
+
+
+class Grows(SizeDependent):
+    """The larger a dimension, the more primitives: a loop over it."""
 
 
 def record(fn: Callable[..., Any], arrays: Sequence[mx.array]) -> Recording:
@@ -126,12 +144,12 @@ def _arrays(entries: Sequence[tuple[str, tuple[int, ...], mx.Dtype]]) -> tuple[A
 
 def record_at_all_sizes(
     fn: Callable[..., Any], specs: Sequence[Spec], given: Sequence[mx.array | None]
-) -> tuple[Recording, dict[str, tuple[int, int]]]:
+) -> Traced:
     """Records `fn` at the probe sizes and merges the recordings.
 
     Unnamed dimensions are told apart, unless `fn` only takes them when they are equal; sizes that
-    `fn` refuses (smaller than a kernel) are tried larger. Returns the recording and, for each
-    dynamic dimension, an input and axis that has it.
+    `fn` refuses (smaller than a kernel), or at which it is not yet what it is at larger ones, are
+    tried larger.
 
     Raises: SizeDependent; what `fn` raised first, when it fails at every size.
     """
@@ -151,13 +169,14 @@ def record_at_all_sizes(
         for start in sizes.STARTS[: 3 if sources else 1]:
             points = sizes.probes(list(sources), start)
             try:
-                found = [record(fn, _inputs(named, given, point)) for point in points]
+                found = [record(fn, inputs_at(named, given, point)) for point in points]
+                return Traced(merge(found, points), named, sources, points)
+            except Grows:
+                raise
             except Exception as e:
                 if "Unable to get state" in str(e):
                     raise
                 error = error or e
-                continue
-            return merge(found, points), sources
     assert error is not None
     error.add_note(f"while tracing a function for inputs of shapes {[s for s, _ in specs]}")
     raise error
@@ -177,9 +196,10 @@ def _name(specs: Sequence[Spec], apart: bool) -> tuple[Spec, ...]:
     )
 
 
-def _inputs(
+def inputs_at(
     specs: Sequence[Spec], given: Sequence[mx.array | None], point: Mapping[str, int]
 ) -> list[mx.array]:
+    """Zeros in the specs' shapes at a point, or the arrays that are given."""
     arrays = []
     for (shape, dtype), array in zip(specs, given, strict=True):
         now = [d if isinstance(d, int) else point[str(d)] for d in shape]
@@ -193,10 +213,7 @@ def merge(found: Sequence[Recording], points: Sequence[Mapping[str, int]]) -> Re
     if len(found) == 1:
         return first
     if any(r.structure != first.structure for r in found[1:]):
-        names = ", ".join(points[0])
-        raise SizeDependent(
-            f"expected the same computation at every size of {names}, got different ones"
-        )
+        raise _different(found, points)
 
     def arrays(groups: Sequence[Sequence[Array]]) -> tuple[Array, ...]:
         return tuple(
@@ -224,6 +241,20 @@ def merge(found: Sequence[Recording], points: Sequence[Mapping[str, int]]) -> Re
     )
 
 
+def _different(found: Sequence[Recording], points: Sequence[Mapping[str, int]]) -> SizeDependent:
+    """The error of recordings that are not the same computation."""
+    counts = [len(r.primitives) for r in found]
+    place = next(i for i, r in enumerate(found) if r.structure != found[0].structure)
+    names = [n for n, size in points[place].items() if size != points[0][n]]
+    sizes = [", ".join(f"{n} {points[i][n]}" for n in names) for i in (0, place)]
+    what = f"{counts[0]} primitives at {sizes[0]}, {counts[place]} at {sizes[1]}"
+    kind = Grows if counts[0] < counts[-2] < counts[-1] else SizeDependent
+    return kind(
+        f"expected the same computation at every size of {', '.join(names)}, got {what}. Fix the "
+        "size, or compute without a loop or branch over it"
+    )
+
+
 def _merge_values(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Any:
     """Arguments of the same primitive: equal, or sizes."""
     first = values[0]
@@ -238,15 +269,18 @@ def _merge_values(values: Sequence[Any], points: Sequence[Mapping[str, int]]) ->
 
 def _merge_constant(values: Sequence[Any], points: Sequence[Mapping[str, int]]) -> Any:
     first = values[0]
-    if all(_same(first, v) for v in values[1:]):
+    if all(same_array(first, v) for v in values[1:]):
         return first
     arrays = tuple(to_numpy(v) for v in values)
     return Differs(sizes.solve_constant(arrays, points), arrays)
 
 
-def _same(a: mx.array, b: mx.array) -> bool:
+def same_array(a: mx.array, b: mx.array) -> bool:
+    """Whether two arrays have the same type and values."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
+    if a.size == 1 and a.item() == b.item():
+        return True
     if address(a) == address(b):
         return True
     x, y = to_numpy(a), to_numpy(b)

@@ -15,7 +15,8 @@ from mlx2onnx import sizes
 from mlx.utils import tree_flatten
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.lowering import RULES_FOLDER, Lowering, Missing, UnsupportedPrimitives
-from mlx2onnx.recording import Recording, SizeDependent, Spec, record_at_all_sizes
+from mlx2onnx.reach import Doubt, explore
+from mlx2onnx.recording import SizeDependent, Spec, Traced, record_at_all_sizes
 
 __all__ = ["UnsupportedPrimitives", "as_spec", "function_to_graph", "lower"]
 
@@ -27,25 +28,27 @@ def lower(
     specs: Sequence[Spec],
     weights: Mapping[str, mx.array] | None = None,
     given: Sequence[mx.array | None] | None = None,
+    doubt: Callable[[Doubt], None] | None = None,
 ) -> list[Value]:
     """Lowers `fn(*arrays)` onto ONNX values; returns its outputs in `tree_flatten` order.
 
     `specs` are (shape, dtype) of the arrays; a string or None in a shape is a dynamic dimension
     (every first axis of None is the same one). `weights` names arrays, so that they are stored
-    under those names. `given` arrays are traced with instead of zeros.
+    under those names. `given` arrays are traced with instead of zeros. `doubt` is called when the
+    function is not everywhere what was traced: then the file has to be run at such sizes.
 
     Raises: UnsupportedPrimitives with all that is missing; what `fn` raises.
     """
     given = given or [None] * len(specs)
     mx.eval(list((weights or {}).values()), [a for a in given if a is not None])
     try:
-        recording, sources = _record(fn, specs, given)
-        if any(p.name == "RandomBits" for p in recording.primitives):
+        traced = _record(fn, specs, given)
+        if any(p.name == "RandomBits" for p in traced.recording.primitives):
             # Weights that were never evaluated are still the random numbers they start from.
             # Zeros may not suit the function; then it stays as it was recorded.
             with contextlib.suppress(RuntimeError, ValueError):
                 mx.eval(fn(*[_zeros(spec, a) for spec, a in zip(specs, given, strict=True)]))
-            recording, sources = _record(fn, specs, given)
+            traced = _record(fn, specs, given)
     except SizeDependent as e:
         raise UnsupportedPrimitives([Missing("trace", (), str(e), RULES_FOLDER)]) from e
     except Exception as e:
@@ -53,10 +56,13 @@ def lower(
             reason = "MLX itself does not export this primitive"
             raise UnsupportedPrimitives([Missing(found[1], (), reason, "mlx")]) from e
         raise
-    return Lowering(g, recording, values, sources, weights or {}).run()
+    outputs = Lowering(g, traced.recording, values, traced.sources, weights or {}).run()
+    if doubt is not None and (differing := explore(fn, traced, given)) is not None:
+        doubt(differing)
+    return outputs
 
 
-def _record(fn: Callable[..., Any], *arguments: Any) -> tuple[Recording, dict[str, Any]]:
+def _record(fn: Callable[..., Any], *arguments: Any) -> Traced:
     try:
         return record_at_all_sizes(fn, *arguments)
     except ValueError as e:
@@ -103,11 +109,12 @@ def function_to_graph(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     prefix: str = "",
+    doubt: Callable[[Doubt], None] | None = None,
 ) -> None:
     """Makes `fn`, a function of arrays or an `mlx.nn.Module`, the graph of `g`.
 
     `inputs` are arrays or specs, a list or a dict by argument name; see `as_spec`. Names of the
-    graph begin with `prefix`.
+    graph begin with `prefix`; `doubt` is that of `lower`.
 
     Raises: TypeError and ValueError for a spec; UnsupportedPrimitives.
     """
@@ -133,7 +140,7 @@ def function_to_graph(
         fn.eval()
     call = fn if keywords is None else lambda *a: fn(**dict(zip(keywords, a, strict=True)))
     try:
-        made = lower(g, call, values, specs, weights, given)
+        made = lower(g, call, values, specs, weights, given, doubt)
     finally:
         if isinstance(fn, nn.Module) and training:
             fn.train()

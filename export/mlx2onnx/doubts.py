@@ -1,0 +1,152 @@
+"""Runs what is in doubt: a function and its ONNX form, at sizes where it is not what was traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+import onnx
+from mlx2onnx import trace
+from mlx2onnx.assembly import Assembly
+from mlx2onnx.builder import Builder, to_numpy
+from mlx2onnx.convert import Problem, UnsupportedLayers
+from mlx2onnx.lowering import Missing, UnsupportedPrimitives
+from mlx2onnx.reach import Doubt, Sample
+from mlx2onnx.samples import sample
+from mlx2onnx.verify import TOLERANCES, Report, Runner, compare, is_half, open_session
+
+# Elements of all arrays in one run, and in all; the smallest size in doubt may have more.
+LARGEST, TOTAL, LARGEST_ONCE = 2**24, 2**28, 2**31
+
+# Wrong sizes that tell enough.
+MANY = 8
+FUNCTION = "the traced function"
+
+Same = Callable[[Mapping[str, int]], bool]
+
+
+def settle(assembly: Assembly, model: onnx.ModelProto) -> None:
+    """Runs every function that is in doubt, and its ONNX form, at such sizes.
+
+    Raises: UnsupportedPrimitives or UnsupportedLayers with the sizes at which they differ.
+    """
+    missing = []
+    for source, prefix, doubt in assembly.doubts:
+        runner = Runner(source, model, open_session(model), prefix)
+        if (sizes := _wrong_sizes(doubt, _trial(runner, doubt))) is not None:
+            missing.append(sizes)
+    if missing:
+        raise UnsupportedPrimitives(missing)
+    problems = []
+    for each in assembly.uncertain:
+        if (sizes := _wrong_sizes(each.doubt, _layer_trial(each.doubt))) is not None:
+            problems.append(Problem(each.path, each.layer, str(sizes)))
+    if problems:
+        raise UnsupportedLayers(problems)
+
+
+def _layer_trial(doubt: Doubt) -> Same:
+    """For the function of a layer, in a file of its own."""
+    g = Builder()
+    inputs = [s if a is None else a for s, a in zip(doubt.specs, doubt.given, strict=True)]
+    trace.function_to_graph(g, lambda *arrays: doubt.function(*arrays), inputs)
+    model = g.finish()
+    return _trial(Runner(doubt.function, model, open_session(model)), doubt)
+
+
+def _trial(runner: Runner, doubt: Doubt) -> Same:
+    """Whether MLX and ONNX Runtime give the same at a point."""
+
+    def same(point: Mapping[str, int]) -> bool:
+        rng = np.random.default_rng(0)
+        arrays = [
+            sample(rng, tuple(shape), entry.type, runner.source, index)
+            if array is None
+            else to_numpy(array)
+            for index, (shape, array, entry) in enumerate(
+                zip(doubt.shapes(point), doubt.given, runner.inputs, strict=True)
+            )
+        ]
+        rtol, atol = TOLERANCES["float16" if is_half(runner.proto) else "float32"]
+        report = Report(rtol, atol)
+        try:
+            return compare(report, runner.output_names, *runner.run(arrays, report))
+        except Exception:
+            return False
+
+    return same
+
+
+def _wrong_sizes(doubt: Doubt, same: Same) -> Missing | None:
+    """What differs at which sizes, if anything does."""
+    for name, samples in doubt.axes.items():
+        if (found := _wrong_on_axis(name, samples, same)) is not None:
+            return _missing(doubt, *found, [name])
+    for each in doubt.joint:
+        if each.differs and each.elements <= LARGEST and not same(each.point):
+            at = ", ".join(f"{_said(name)} {each.point[name]}" for name in doubt.axes)
+            return _missing(doubt, each, f"the file gives other numbers at {at}", list(doubt.axes))
+    return None
+
+
+def _wrong_on_axis(name: str, samples: list[Sample], same: Same) -> tuple[Sample, str] | None:
+    """A sample that differs, and which sizes are right."""
+    doubtful = sorted((s for s in samples if s.differs), key=lambda s: s.elements)
+    if not doubtful:
+        return None
+    if doubtful[0].elements > LARGEST_ONCE:
+        size = doubtful[0].point[name]
+        return doubtful[0], f"it differs at {_said(name)} {size}, too large to be run here"
+    right = {s.point[name]: True for s in samples if not s.differs}
+    spent = 0
+    wrong: list[Sample] = []
+    for each in doubtful:
+        spent += each.elements
+        if len(wrong) == MANY or (
+            each is not doubtful[0] and (each.elements > LARGEST or spent > TOTAL)
+        ):
+            break
+        right[each.point[name]] = same(each.point)
+        wrong += [] if right[each.point[name]] else [each]
+    return (wrong[0], _ranges(_said(name), right)) if wrong else None
+
+
+def _missing(doubt: Doubt, each: Sample, where: str, names: Sequence[str]) -> Missing:
+    assert each.difference is not None
+    fix = ", ".join(f"{name!r}: …" for name in names if not name.startswith("_"))
+    fix = f"dimensions={{{fix}}}" if fix else "a number in place of None"
+    line = doubt.fork(each.point)
+    reason = (
+        f"{where}: there {each.difference.text}. Fix the size ({fix}), or compute the same at "
+        "every size"
+    )
+    return Missing(each.difference.primitive, each.difference.arguments, reason, line or FUNCTION)
+
+
+def _said(name: str) -> str:
+    """A dimension as an error calls it: those without a name have one of ours."""
+    if not name.startswith("_"):
+        return name
+    place, _, axis = name.removeprefix("_").rpartition("axis_")
+    return f"axis {axis}" + (f" of input {place.rstrip('_')}" if place else "")
+
+
+def _ranges(name: str, right: Mapping[int, bool]) -> str:
+    """`time 1 to 32 is right, 33 and more is not`."""
+    groups = [(key, [n for n, _ in group]) for key, group in groupby(
+        sorted(right.items()), key=lambda pair: pair[1])]  # fmt: skip
+    last = groups[-1][1]
+    wrong = [_range(sizes, sizes is last) for key, sizes in groups if not key]
+    good = [_range(sizes, sizes is last) for key, sizes in groups if key]
+    return f"{name} {_listed(good)} is right, {_listed(wrong)} is not"
+
+
+def _range(sizes: Sequence[int], last: bool) -> str:
+    if last:
+        return f"{sizes[0]} and more"
+    return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
+
+
+def _listed(ranges: Sequence[str]) -> str:
+    return ", ".join([*ranges[:4], *(["…"] if len(ranges) > 4 else [])])

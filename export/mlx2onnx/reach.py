@@ -1,0 +1,215 @@
+"""How far a recording holds: the function is recorded again at sizes far from the probes.
+
+Where the recording at a size is what the merged one says, the file is right there. Where it is
+not, it may compute the same in another way (in chunks, say): then the file has to be run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+from mlx2onnx import lines, sizes
+from mlx2onnx.builder import to_numpy
+from mlx2onnx.recording import Differs, Recording, Spec, Traced, inputs_at, record, same_array
+from mlx2onnx.sizes import Size
+
+# Those that tell most come first: far away, one, many divisors and none; a function of many
+# primitives is recorded at few.
+FAR, DIVISIBLE = 20_011, 100_800
+LADDER = tuple(
+    dict.fromkeys((
+        FAR, 1, DIVISIBLE, 2, 1025, 64, 8, 100, DIVISIBLE + 1, 257, 33, 3, 513, 129, 1000, 16,
+        DIVISIBLE - 1, 2049, 4, 5, 6, 9, 10, 12, 32, 24, 48, 50, 128, 200, 256, 500, 512, 1024,
+        *range(1, 65), *range(70, 101, 10), 127, 150, 255, 300, 511, 700, 1023, 2000, 4097,
+    ))
+)  # fmt: skip
+# Primitives to record in all, and the fewest sizes of a dimension.
+EFFORT, FEWEST = 1500, 4
+# Where it has so many times the primitives it is a loop: larger sizes only cost more.
+GROWTH = 8
+
+Point = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A primitive that is not what the recording says, and how."""
+
+    primitive: str
+    arguments: tuple[Any, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a function is at a point: how it differs from the recording, and how large it is."""
+
+    point: Point
+    difference: Difference | None
+    primitives: int
+    elements: int
+
+    @property
+    def differs(self) -> bool:
+        return self.difference is not None
+
+
+@dataclass
+class Doubt:
+    """Sizes at which a function is not what was recorded; at those of `base` it is.
+
+    `axes` holds samples by the dimension that alone was another one, in ascending order; `joint`
+    those at which all were.
+    """
+
+    function: Callable[..., Any]
+    specs: Sequence[Spec]
+    given: Sequence[mx.array | None]
+    base: Point
+    axes: dict[str, list[Sample]] = field(default_factory=dict)
+    joint: list[Sample] = field(default_factory=list)
+
+    def fork(self, point: Point) -> str | None:
+        """The line of the function that decides, if it is a branch."""
+        with contextlib.suppress(Exception):
+            return lines.fork([partial(self.record, at) for at in (self.base, point)])
+        return None
+
+    def record(self, point: Point) -> Recording:
+        return record(self.function, inputs_at(self.specs, self.given, point))
+
+    def shapes(self, point: Point) -> list[list[int]]:
+        """The inputs' shapes."""
+        return [[d if isinstance(d, int) else point[str(d)] for d in s] for s, _ in self.specs]
+
+
+def explore(
+    fn: Callable[..., Any], traced: Traced, given: Sequence[mx.array | None]
+) -> Doubt | None:
+    """Records `fn` at sizes far away; None when it is everywhere what was recorded."""
+    names = list(traced.sources)
+    if not names:
+        return None
+
+    def sample(point: Point) -> Sample | None:
+        try:
+            found = doubt.record(point)
+        except Exception:
+            return None  # The function refuses this size.
+        differs = difference(traced.recording, found, point)
+        return Sample(point, differs, len(found.primitives), _elements(found))
+
+    base = traced.points[0]
+    doubt = Doubt(fn, traced.specs, given, base)
+    doubt.joint = list(filter(None, map(sample, _joint(names)))) if len(names) > 1 else []
+    primitives = max(len(traced.recording.primitives), 10)
+    ladder = LADDER[: max(FEWEST, EFFORT // (primitives * len(names)))]
+    for name in names:
+
+        def at(size: int, name: str = name) -> Sample | None:
+            return sample({**base, name: size})
+
+        doubt.axes[name] = _climb(at, ladder, GROWTH * primitives)
+    samples = itertools.chain(doubt.joint, *doubt.axes.values())
+    return doubt if any(s.differs for s in samples) else None
+
+
+def _joint(names: Sequence[str]) -> Iterator[Point]:
+    """Points at which all dimensions are equal, and where all are large and apart."""
+    for size in (1, 2, 96):
+        yield dict.fromkeys(names, size)
+    yield {name: 1009 + 2 * place for place, name in enumerate(names)}
+
+
+def _climb(
+    sample: Callable[[int], Sample | None], ladder: Sequence[int], most: int
+) -> list[Sample]:
+    """Samples at these sizes, and on both sides of where the function begins to differ."""
+    found: dict[int, Sample] = {}
+    for size in sorted(ladder):
+        if (here := sample(size)) is None:
+            continue
+        found[size] = here
+        if here.primitives > most:
+            break
+    for low, high in itertools.pairwise(sorted(found)):
+        while high - low > 1 and found[low].differs != found[high].differs:
+            middle = (low + high) // 2
+            if (here := sample(middle)) is None:
+                break
+            found[middle] = here
+            low, high = (middle, high) if here.differs == found[low].differs else (low, middle)
+    return [found[n] for n in sorted(found)]
+
+
+def _elements(recording: Recording) -> int:
+    shapes: Sequence[Any] = [a.shape for p in recording.primitives for a in p.outputs]
+    return sum(map(math.prod, shapes))
+
+
+def difference(merged: Recording, found: Recording, point: Point) -> Difference | None:
+    """How the recording at a point differs from what the merged one says of it."""
+    for expected, actual in zip(merged.primitives, found.primitives, strict=False):
+        if expected.name != actual.name or len(expected.inputs) != len(actual.inputs):
+            text = f"{actual.name} in the place of {expected.name}"
+            return Difference(actual.name, actual.arguments, text)
+    if merged.structure != found.structure:
+        more = len(found.primitives) - len(merged.primitives)
+        text = f"{abs(more)} {'more' if more > 0 else 'fewer'} primitives" if more else "other uses"
+        return Difference("trace", (), text)
+    known: dict[Size, int] = {}
+
+    def same(expected: Any, actual: Any) -> bool:
+        if expected == actual:
+            return True
+        if isinstance(expected, tuple):
+            return all(map(same, expected, actual))
+        if not isinstance(expected, Size):
+            return bool(expected != expected and actual != actual)
+        if expected not in known:
+            # Sizes without a formula are read from each other.
+            formula = expected.formula
+            known[expected] = actual if formula is None else sizes.evaluate(formula, point)
+        return known[expected] == actual
+
+    for expected, actual in zip(merged.primitives, found.primitives, strict=True):
+        if not same(expected.arguments, actual.arguments):
+            pairs = list(zip(expected.arguments, actual.arguments, strict=True))
+            place = next(place for place, pair in enumerate(pairs) if not same(*pair))
+            text = f"argument {place} is {as_text(pairs[place][1])}, not {as_text(pairs[place][0])}"
+            return Difference(actual.name, actual.arguments, text)
+        for a, b in zip(expected.outputs, actual.outputs, strict=True):
+            if not same(a.shape, b.shape):
+                text = f"its shape is {as_text(b.shape)}, not {as_text(a.shape)}"
+                return Difference(actual.name, actual.arguments, text)
+    for name, constant in merged.constants.items():
+        if not _same_constant(constant, found.constants[name], point):
+            return Difference("constant", (), "a constant has another value")
+    return None
+
+
+def _same_constant(expected: mx.array | Differs, actual: Any, point: Point) -> bool:
+    if not isinstance(expected, Differs):
+        return same_array(expected, actual)
+    form = expected.form
+    if form is None:
+        return True  # It could not be lowered, so that nothing takes it.
+    value = float(to_numpy(actual).reshape(()))
+    if isinstance(form, Size):
+        return form.formula is not None and sizes.evaluate(form.formula, point) == value
+    product = math.prod(point[s] for s in form.symbols)
+    return math.isclose(value, form.factor * float(product) ** form.power, rel_tol=1e-6)
+
+
+def as_text(argument: Any) -> str:
+    """An argument as people write it."""
+    if isinstance(argument, tuple):
+        return f"({', '.join(map(as_text, argument))})"
+    return sizes.as_text(argument)
