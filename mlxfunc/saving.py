@@ -75,11 +75,12 @@ def load_model(
     cannot be opened.
     """
     with opened(path, ARCHIVE) as file:
+        config = Archive(file).json(CONFIG)
+    _check_format(path, config)
+    compile = compile and "compile" in config
+    with opened(path, ARCHIVE) as file:
         archive = Archive(file)
-        config = archive.json(CONFIG)
-        _check_format(path, config)
         weights = archive.arrays(WEIGHTS)[0]
-        compile = compile and "compile" in config
         state = archive.arrays(STATE)[0] if compile else {}
     with custom_object_scope(custom_objects or {}):
         with reading(path, CONFIG, ADVICE, config):

@@ -9,7 +9,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO, Any
 
 import mlx.core as mx
@@ -65,7 +65,7 @@ def opened(file: File, what: str) -> Iterator[IO[bytes]]:
         what: the file that is expected, and what to do when it is another one.
     Raises: OSError when it cannot be opened.
     """
-    with file if isinstance(file, io.BytesIO) else open(file, "rb") as content:
+    with nullcontext(file) if isinstance(file, io.BytesIO) else open(file, "rb") as content:
         try:
             yield content
         except Exception as error:
@@ -188,10 +188,14 @@ def read_safetensors(content: Window, name: str) -> tuple[dict[str, mx.array], d
     if not isinstance(header, dict):
         raise ValueError(f"{name} begins with {type(header).__name__}, not with a dict of arrays")
     end = 0
-    rows = [(_span(key, row), key) for key, row in header.items() if key != "__metadata__"]
+    rows = [
+        (_span(f"{key!r} in {name}", row), key)
+        for key, row in header.items()
+        if key != "__metadata__"
+    ]
     for (first, last), key in sorted(rows):
         if first < end or last > content.size - 8 - size:
-            raise ValueError(f"the bytes {first} to {last} of {key!r} are not its own")
+            raise ValueError(f"bytes {first} to {last} of {name} are not those of {key!r} alone")
         end = last
     content.seek(0)
     loaded: Any = mx.load(content, format="safetensors", return_metadata=True)  # type: ignore[arg-type]
@@ -209,7 +213,7 @@ def _span(key: str, row: Any) -> tuple[int, int]:
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"{key!r} is said to be {row!r:.200}, which is no array of that size")
+        raise ValueError(f"{key} is said to be {row!r:.200}, which is no array of that size")
     return first, last
 
 

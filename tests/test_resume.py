@@ -177,5 +177,31 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path):
     for got, want in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
     again.save(tmp_path / "plain.mlxfunc")
-    with pytest.raises(ValueError, match="expected a whole file of ModelCheckpoint"):
+    with pytest.raises(ValueError, match="expected a whole file of BackupAndRestore or Model"):
         run(again, path, mf.callbacks.ResumeFrom(tmp_path / "plain.mlxfunc"))
+
+
+def test_a_damaged_backup_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path, Cut(8))
+    path = tmp_path / "training.zip"
+    whole = path.read_bytes()
+    for content in (whole[:-400], whole.replace(b'"F32"', b'"F16"'), b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"training\.zip: expected a whole .* Remove it"):
+            resumable(tmp_path)
+    path.write_bytes(whole)
+    assert resumable(tmp_path)
+
+
+def test_a_backup_of_another_model_leaves_this_one_as_it_is(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path, Cut(8))
+    x = mf.Input((4,))
+    model = mf.Model(x, mf.layers.Dense(2)(x))
+    model.compile("adam", "mse")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Take the model, data and callbacks"):
+        model.fit(X, Y, callbacks=[mf.callbacks.BackupAndRestore(tmp_path)], verbose=0)
+    for got, want in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, want)

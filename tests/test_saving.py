@@ -1,6 +1,7 @@
 """Archives and configurations: equal models come back, nothing foreign runs."""
 
 import copy
+import io
 import json
 import pickle
 import pickletools
@@ -304,3 +305,160 @@ def test_a_damaged_pickle_is_refused():
     archive = saving.to_bytes(shared_model())
     with pytest.raises(ValueError, match="expected an archive that `save` wrote"):
         saving.from_bytes(archive[: len(archive) // 2])
+
+
+def changed(path, change):
+    """The archive with its configuration changed by `change`."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    change(config)
+    rewritten(path, **{"config.json": json.dumps(config)})
+
+
+def layer_config(config):
+    return config["model"]["config"]["calls"][0]["layer"]["config"]
+
+
+WRONG = {
+    "no model": (lambda c: c.update(model=7), r"got 7; at config\.json"),
+    "not a model": (lambda c: c.update(model={"class_name": "Add"}), "configuration of a model"),
+    "a wrong type": (
+        lambda c: layer_config(c).update(units="many"),
+        r"; at config\.json: model\.config\.calls\[0\]",
+    ),
+    "an unknown argument": (
+        lambda c: layer_config(c).update(unit=3),
+        r"unknown argument 'unit'.*; at config\.json: model\.config\.calls\[0\]\.layer\.",
+    ),
+    "a nested one": (
+        lambda c: layer_config(c)["kernel_initializer"].update(config={"a": 1}),
+        r"; at config\.json: model\.config\.calls\[0\]\.layer\.config\.kernel_initializer\.",
+    ),
+    "more weights than the file has": (
+        lambda c: layer_config(c).update(units=10**8), "expected weights that the file holds, got",
+    ),
+    "other weights": (lambda c: layer_config(c).update(units=2), r"; at weights\.safetensors\."),
+    "a missing key": (lambda c: c["model"]["config"]["calls"][0].pop("args"), "KeyError: 'args'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change, message", WRONG.values(), ids=WRONG)
+def test_what_cannot_be_rebuilt_is_one_error_that_tells_where(tmp_path, change, message):
+    path = tmp_path / "m.mlxfunc"
+    i = mf.Input((4,))
+    mf.Model(i, layers.Dense(3)(i)).save(path)
+    changed(path, change)
+    with pytest.raises(ValueError, match=rf"m\.mlxfunc: .*{message}") as caught:
+        saving.load_model(path)
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("depth, message", [(250, "RecursionError"), (10**5, "is not JSON")])
+def test_a_configuration_too_deep_is_refused(tmp_path, depth, message):
+    path = tmp_path / "m.mlxfunc"
+    shared_model().save(path)
+    around = '{"class_name": "Sequential", "config": {"name": "s", "layers": [', "]}}"
+    text = around[0] * depth + around[1] * depth
+    rewritten(path, **{"config.json": f'{{"format": "mlxfunc", "version": 1, "model": {text}}}'})
+    with pytest.raises(ValueError, match=rf"m\.mlxfunc: .*{message}.* Save the model again"):
+        saving.load_model(path)
+
+
+def test_errors_of_custom_objects_are_their_cause(tmp_path):
+    class Refuses(Doubled):
+        def call(self, x):
+            raise KeyError("mine")
+
+    custom_model().save(tmp_path / "c.mlxfunc")
+    known = {"Doubled": Refuses, "halve": halve}
+    with pytest.raises(ValueError, match=r"got KeyError: 'mine'; at .*calls\[0\]") as caught:
+        saving.load_model(tmp_path / "c.mlxfunc", known)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_compressed_members_are_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "m.mlxfunc"
+    shared_model().save(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("unknown.bin", bytes(2**24))
+    assert saving.load_model(path).count_params() == 20
+    with (
+        pytest.warns(UserWarning, match="Duplicate"),
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.writestr("weights.safetensors", bytes(2**24))
+    with pytest.raises(ValueError, match="weights.safetensors is compressed, and `save`"):
+        saving.load_model(path)
+
+
+def header(**rows):
+    text = json.dumps(rows).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+FALSE_HEADERS = {
+    "huge": header(w={"dtype": "F32", "shape": [2**30, 2**30], "data_offsets": [0, 16]}),
+    "outside": header(w={"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}) + bytes(16),
+    "negative": header(w={"dtype": "F32", "shape": [-4], "data_offsets": [16, 0]}) + bytes(16),
+    "shared": header(
+        v={"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+        w={"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+    ) + bytes(16),
+    "unknown dtype": header(w={"dtype": "F31", "shape": [4], "data_offsets": [0, 16]}) + bytes(16),
+    "long": (2**62).to_bytes(8, "little") + bytes(16),
+    "deep": header(w=1).replace(b'{"w": 1}', b"[" * 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", FALSE_HEADERS.values(), ids=FALSE_HEADERS)
+def test_weights_with_a_false_header_are_refused(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.safetensors: expected a whole \.safetensors file"):
+        shared_model().load_weights(path)
+
+
+def test_weights_of_another_kind_are_refused(tmp_path):
+    m = shared_model()
+    m.save_weights(tmp_path / "w.npz")
+    with np.load(tmp_path / "w.npz") as arrays:
+        integers = {name: array.astype("int32") for name, array in arrays.items()}
+    np.savez(tmp_path / "w.npz", **integers)
+    with pytest.raises(ValueError, match=r"bias: expected shape .*float32, got .*int32"):
+        m.load_weights(tmp_path / "w.npz")
+    np.savez_compressed(tmp_path / "w.npz", **{"encoder.shared.bias": np.zeros(10**7, "f4")})
+    with pytest.raises(ValueError, match=r"bias\.npy holds 40000128 bytes, too many"):
+        m.load_weights(tmp_path / "w.npz", strict=False)
+    np.savez(tmp_path / "w.npz", **{"encoder.shared.bias": np.array([print])})
+    with pytest.raises(ValueError, match=r"w\.npz: expected a whole \.npz file"):
+        m.load_weights(tmp_path / "w.npz")
+
+
+def test_optimizer_state_of_another_model_is_refused(tmp_path):
+    paths = []
+    for units in (2, 3):
+        mf.clear_session()
+        m = mf.Sequential([layers.Dense(units, input_shape=(4,))])
+        m.compile("adam", "mse")
+        m.fit(np.zeros((4, 4)), np.zeros((4, units)), verbose=0)
+        paths.append(tmp_path / f"{units}.mlxfunc")
+        m.save(paths[-1])
+    with zipfile.ZipFile(paths[1]) as archive:
+        rewritten(paths[0], **{"optimizer.safetensors": archive.read("optimizer.safetensors")})
+    with pytest.raises(ValueError, match=r"momentum: expected shape \(2, 4\) .*; at optimizer\."):
+        saving.load_model(paths[0])
+    assert saving.load_model(paths[0], compile=False).count_params() == 10
+
+
+def test_loading_draws_no_weights(tmp_path):
+    shared_model().save(tmp_path / "m.mlxfunc")
+    mf.utils.set_random_seed(3)
+    expected = mx.random.normal((2,)).tolist()
+    mf.utils.set_random_seed(3)
+    saving.load_model(tmp_path / "m.mlxfunc")
+    assert mx.random.normal((2,)).tolist() == expected
+
+
+def test_an_archive_in_memory_stays_open(tmp_path):
+    archive = io.BytesIO(saving.to_bytes(shared_model()))
+    assert saving.load_model(archive).count_params() == saving.load_model(archive).count_params()

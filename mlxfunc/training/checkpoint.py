@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,20 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ..files import replacing
 from ..random_state import get_random_state, set_random_state
+from ..storage import Archive, File, check, opened, reading
 from . import distributed
 from .callbacks import Callback, Logs, monitored, say
 from .monitors import Monitor
 from .step import metric_states
 
 FILE = "training.safetensors"
+ARCHIVE = "a whole file of BackupAndRestore or ModelCheckpoint. Remove it to begin anew."
+ADVICE = "Take the model, data and callbacks of the run that wrote it, or remove it to begin anew."
+# What a run knows beside its arrays.
+FACTS = {
+    "values": dict, "epoch": int, "step": int, "feed": dict, "labels": list, "random": int,
+    "stopped": bool,
+}  # fmt: skip
 
 
 def capture(run: Any, epoch: int, step: int) -> tuple[dict[str, mx.array], dict[str, Any]]:
@@ -70,10 +78,10 @@ def _plain(value: Any) -> Any:
 
 
 def save(path: Path, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
-    """Write both to one file, whole or not at all."""
+    """Write both to one archive, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_bytes(_to_bytes(arrays, facts))
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
+        archive.writestr(FILE, _to_bytes(arrays, facts))
 
 
 def _to_bytes(arrays: dict[str, mx.array], facts: dict[str, Any]) -> bytes:
@@ -82,56 +90,96 @@ def _to_bytes(arrays: dict[str, mx.array], facts: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def load(file: str | io.BytesIO) -> tuple[dict[str, mx.array], dict[str, Any]]:
-    """What `save` wrote."""
-    loaded: Any = mx.load(file, format="safetensors", return_metadata=True)
-    return loaded[0], json.loads(loaded[1]["facts"])
+def load(file: File) -> tuple[dict[str, mx.array], dict[str, Any]]:
+    """The arrays and facts in an archive of `save` or ModelCheckpoint.
+
+    Raises: ValueError for another file, or a damaged one; OSError.
+    """
+    with opened(file, ARCHIVE) as content:
+        arrays, metadata = Archive(content).arrays(FILE)
+        facts = json.loads(metadata["facts"])
+        for name, kind in FACTS.items():
+            if type(facts[name]) is not kind:
+                raise ValueError(f"{FILE} has {name} {facts[name]!r:.50}")
+    return arrays, facts
 
 
-def restore(run: Any, arrays: dict[str, mx.array], facts: dict[str, Any]) -> None:
-    """Put a captured state back. What fit itself resets is left in `run.resume` for it."""
+def restore(run: Any, file: File) -> None:
+    """Put a captured state back. What fit itself resets is left in `run.resume` for it.
+
+    Raises: ValueError for a state of another run; then the model is as it was.
+    """
     model = run.model
-    tree = tree_unflatten([*arrays.items()])
-    if "model" in tree:
-        model.load_weights(list(tree_flatten(tree["model"])))
-        model.optimizer.state = tree["optimizer"]
-    for k, layer in _seeded(model):
-        layer["_key"] = tree["keys"][f"layer{k}"]
-    # What holds no arrays is not in the file.
-    model.optimizer.init(model.trainable_parameters())
-    if model.loss_scale is not None:
-        model.loss_scale.state.update(tree["loss_scale"])
-    set_random_state(facts["random"])
-    run.data.seek(facts["feed"])
-    run.resume = Resume(tree, facts)
+    arrays, facts = load(file)
+    with reading(file, FILE, ADVICE):
+        weights, keys = _part(arrays, "model"), _part(arrays, "keys")
+        if weights:
+            check(weights, dict(tree_flatten(model.parameters())))
+        check(keys, {f"layer{k}": layer["_key"] for k, layer in _seeded(model)})
+        if model.loss_scale is not None:
+            check(_part(arrays, "loss_scale"), model.loss_scale.state)
+        resume = Resume(file, arrays, facts)
+        if weights:
+            model.set_optimizer_state(_part(arrays, "optimizer"))
+            model.load_weights([*weights.items()])
+        for k, layer in _seeded(model):
+            layer["_key"] = keys[f"layer{k}"]
+        # What holds no arrays is not in the file.
+        model.optimizer.init(model.trainable_parameters())
+        if model.loss_scale is not None:
+            model.loss_scale.state.update(_part(arrays, "loss_scale"))
+        set_random_state(facts["random"])
+        run.data.seek(facts["feed"])
+    run.resume = resume
+
+
+def _part(arrays: Mapping[str, mx.array], name: str) -> dict[str, mx.array]:
+    """The arrays under a name, by the rest of their paths."""
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 class Resume:
     """Where a restored run goes on, and the state that is put back once fit has begun."""
 
-    def __init__(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def __init__(self, file: File, arrays: Mapping[str, mx.array], facts: dict[str, Any]) -> None:
         self.epoch, self.step, self.stopped = facts["epoch"], facts["step"], facts["stopped"]
-        self._tree, self._values, self._labels = tree, facts["values"], facts["labels"]
+        self._file, self._labels = file, facts["labels"]
+        self._objective = _part(arrays, "objective")
+        state = {
+            **{k: json.loads(v) for k, v in facts["values"].items() if k.startswith("callbacks.")},
+            **{f"callbacks.{k}": v for k, v in _part(arrays, "callbacks").items()},
+        }
+        _check_lists(state)
+        self._callbacks = tree_unflatten([*state.items()]).get("callbacks", {}) if state else {}
 
     def callbacks(self, callbacks: Any) -> None:
         """Give every callback its state back."""
-        arrays = self._tree.get("callbacks", {})
-        for name, callback in _named(callbacks):
-            prefix = f"callbacks.{name}."
-            state = {
-                key.removeprefix(prefix): json.loads(value)
-                for key, value in self._values.items()
-                if key.startswith(prefix)
-            }
-            state |= arrays.get(name, {})
-            if state:
-                callback.set_state(state)
+        with reading(self._file, FILE, ADVICE):
+            for name, callback in _named(callbacks):
+                state = self._callbacks.get(name, {})
+                if unknown := state.keys() - callback.get_state().keys():
+                    raise ValueError(f"{name} has {', '.join(sorted(unknown))}, which it does not")
+                if state:
+                    callback.set_state(state)
 
     def metrics(self, model: Any) -> None:
         """The running means and metrics of the epoch that was cut."""
         model.objective.build(self._labels)
-        for state, kept in zip(metric_states(model), self._tree.get("objective", []), strict=False):
-            state.update(kept)
+        states = metric_states(model)
+        with reading(self._file, FILE, ADVICE):
+            if self._objective:
+                check(self._objective, dict(tree_flatten(states)))
+            for k, state in enumerate(states if self._objective else ()):
+                state.update(_part(self._objective, str(k)))
+
+
+def _check_lists(paths: Iterable[str]) -> None:
+    """Refuse the number 10**9 in a path: a list of as many entries would be made for it."""
+    paths = list(paths)
+    for path in paths:
+        if any(part.isdecimal() and int(part) >= len(paths) for part in path.split(".")):
+            raise ValueError(f"expected {path} to be in a list of as many, got {len(paths)}")
 
 
 def _named(callbacks: Any) -> list[tuple[str, Any]]:
@@ -175,14 +223,14 @@ class BackupAndRestore(Callback):
                 "BackupAndRestore: expected save_freq 'epoch' or a positive int, "
                 f"got {save_freq!r}."
             )
-        self.path = Path(backup_dir) / FILE
+        self.path = Path(backup_dir) / "training.zip"
         self.save_freq, self.delete_checkpoint = save_freq, delete_checkpoint
         self.double_checkpoint = double_checkpoint
         self.epoch = self.batches = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if self.path.exists():
-            restore(self._run, *load(str(self.path)))
+            restore(self._run, self.path)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
@@ -313,12 +361,4 @@ class ResumeFrom(Callback):
         self.filepath = str(filepath)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        try:
-            with zipfile.ZipFile(self.filepath) as archive:
-                data = archive.read(FILE)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"ResumeFrom: expected a whole file of ModelCheckpoint, got {self.filepath!r} "
-                f"({error})."
-            ) from error
-        restore(self._run, *load(io.BytesIO(data)))
+        restore(self._run, self.filepath)
