@@ -323,7 +323,7 @@ class Graph:
             raise ValueError(f"{name}: expected each input once, got one twice. List it once.")
         self._listed = {id(t) for t in self.inputs} | {id(t.mask) for t in self.inputs}
         self.nodes = self._ordered()
-        self._with_masks: dict[tuple, Graph] = {}
+        self._redrawn: dict[tuple, Graph] = {}
 
     def _ordered(self) -> list[Node]:
         visited, first_seen = self._visit()
@@ -390,24 +390,36 @@ class Graph:
                 f"output {output.name!r} needs input {node.layer.name!r}. Add it to `inputs`."
             )
 
-    def with_input_masks(self, masks: Sequence[Any]) -> Graph:
-        """This graph as it is drawn when its inputs come with these masks (None: without one)."""
+    def for_inputs(self, masks: Sequence[Any], specs: Sequence[Any] | None = None) -> Graph:
+        """This graph as it is drawn on other inputs.
+
+        Args:
+            masks: of each input, or None for one without.
+            specs: what has the `shape` and `dtype` of each input; None: those of its own.
+        """
         ranks = tuple(
             None if mask is None or tensor.mask is not None else len(mask.shape)
             for tensor, mask in zip(self.inputs, masks, strict=True)
         )
-        if not any(ranks):
+        kinds = None if specs is None else tuple((s.shape, s.dtype) for s in specs)
+        if kinds == tuple((t.shape, t.dtype) for t in self.inputs):
+            kinds = None
+        if kinds is None and not any(ranks):
             return self
-        if ranks not in self._with_masks:
-            self._with_masks[ranks] = self._redrawn(ranks)
-        return self._with_masks[ranks]
+        key = (ranks, kinds)
+        if key not in self._redrawn:
+            self._redrawn[key] = self._draw_again(ranks, specs or self.inputs)
+        return self._redrawn[key]
 
-    def _redrawn(self, ranks: tuple[int | None, ...]) -> Graph:
-        inputs = [SymbolicTensor(t.shape, t.dtype, t.name) for t in self.inputs]
+    def _draw_again(self, ranks: tuple[int | None, ...], specs: Sequence[Any]) -> Graph:
+        inputs = [
+            SymbolicTensor(spec.shape, spec.dtype, tensor.name)
+            for spec, tensor in zip(specs, self.inputs, strict=True)
+        ]
         for tensor, copy, rank in zip(self.inputs, inputs, ranks, strict=True):
-            if rank is not None or tensor.mask is not None:
-                shape = tensor.shape[:rank] if tensor.mask is None else tensor.mask.shape
-                copy.mask = SymbolicTensor(shape, mx.bool_, f"{tensor.name}/mask")
+            rank = rank if tensor.mask is None else len(tensor.mask.shape)
+            if rank is not None:
+                copy.mask = SymbolicTensor(copy.shape[:rank], mx.bool_, f"{tensor.name}/mask")
 
         def draw(node: Node, args: tuple, kwargs: dict, mask: Any) -> tuple[list, list]:
             outputs = node.layer.draw(args, kwargs).outputs

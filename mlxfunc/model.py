@@ -90,7 +90,7 @@ class Model(Trainer):
     def run(self, inputs: Any, training: bool = False, mask: Any = None) -> tuple[Any, Any]:
         """The outputs and the masks of the outputs, both in the structure of `outputs`."""
         values, masks = self.bind_inputs(inputs, mask)
-        return self.graph.with_input_masks(masks).forward(values, masks, training)
+        return self.graph.for_inputs(masks).forward(values, masks, training)
 
     def bind_inputs(self, inputs: Any, mask: Any = None) -> tuple[list[mx.array], list[Any]]:
         """A value and a mask (or None) for each input, from any structure that `call` takes."""

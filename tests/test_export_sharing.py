@@ -82,6 +82,41 @@ def test_the_names_of_dimensions_in_a_model_are_those_of_the_call(functions):
     assert len(exported.functions) == functions
 
 
+def halves(x, y):
+    return x / (y * y + 1)
+
+
+@pytest.mark.parametrize("functions", [False, True])
+@pytest.mark.parametrize(
+    "inner_shape, shape, build",
+    [
+        ((None, None, 2), (7, 7, 2), halves),
+        (("rows", "columns", 2), ("n", 5, 2), lambda x, y: x + y[:, :1]),
+    ],
+    ids=["free", "named"],
+)
+def test_sizes_that_a_call_fixes_hold_in_the_model(inner_shape, shape, build, functions):
+    inner_inputs = [mf.Input(inner_shape) for _ in range(2)]
+    inner = mf.Model(inner_inputs, build(*inner_inputs))
+    inputs = [mf.Input(shape) for _ in range(2)]
+    y = inner(inputs)
+    model = mf.Model(inputs, layers.add([y, inner(inputs), layers.Rescaling(0.5)(y)]))
+    size = [2, *(6 if d == "n" else d for d in shape)]
+    arrays = [np.random.default_rng(k).random(size, np.float32) for k in range(2)]
+    exported = export(model, functions=functions)
+    assert mlx2onnx.verify(model, exported, arrays).ok
+
+
+@pytest.mark.parametrize("functions", [False, True])
+def test_a_batch_that_is_fixed_is_fixed_after_a_model_too(functions):
+    i = mf.Input((6, 4))
+    inner = mf.Model(i, layers.Masking()(i))
+    a, b = mf.Input((6, 4), batch_size=3), mf.Input((7, 7, 4), batch_size=3)
+    y = [layers.Dot(-1)([inner(x), b]) for x in (a, a * 2)]
+    exported = export(mf.Model([a, b], y), functions=functions)
+    assert dims(exported.graph.output[0]) == [3, 6, 7, 7]
+
+
 def test_the_steps_of_time_distributed_are_no_batch():
     i = mf.Input((8, 8, 1))
     inner = mf.Model(i, layers.Flatten()(layers.Conv2D(3, 3)(i)))

@@ -115,7 +115,8 @@ class Walk:
         self, model: Any, inputs: Sequence[Tensor], masks: Sequence[Any]
     ) -> tuple[Outputs, Masks]:
         """The outputs of a model, flat, and their masks."""
-        return model.graph.with_input_masks(masks).interpret(inputs, masks, self._node)
+        # Sizes that are fixed in this call, and the names of others, hold inside too.
+        return model.graph.for_inputs(masks, inputs).interpret(inputs, masks, self._node)
 
     def _node(self, node: Node, args: tuple, kwargs: dict, mask: Any) -> tuple[Outputs, Masks]:
         layer = node.layer
@@ -208,12 +209,9 @@ class Walk:
             for value, tensor in zip(model.flatten_inputs(*args), model.inputs, strict=True)
         ]
         masks = [None] * len(inputs) if mask is None else model.flatten_inputs(mask)
-        names = _bound_names(model, inputs)
-        outer = self.g.dimension
-        with self.g.sized(self.g.batch, lambda dim: outer(names.get(dim, dim))):
-            if id(model) in self._functions and all(m is None for m in masks):
-                return self._function(model, inputs)
-            return self.model(model, inputs, masks)
+        if id(model) in self._functions and all(m is None for m in masks):
+            return self._function(model, inputs)
+        return self.model(model, inputs, masks)
 
     def _fit(self, value: Tensor, wanted: SymbolicTensor) -> Tensor:
         """As an inner model takes it: (N, 1) for (N,) and back, and its kind of dtype."""
@@ -257,12 +255,13 @@ class Walk:
         made = self.g.call(name, body, *(t.plain for t in inputs))
         values = iter(made if isinstance(made, tuple) else (made,))
         self.steps[:] = self._function_steps[name]
-        specs = [*model.outputs, *(tensor.mask for tensor in model.outputs)]
+        outputs = model.graph.for_inputs([None] * len(inputs), inputs).outputs
+        specs = [*outputs, *(tensor.mask for tensor in outputs)]
         results: Any = [
             layout and Tensor(self.g, next(values), spec.shape, layout, dtype=spec.dtype)
             for layout, spec in zip(self._function_layouts[name], specs, strict=True)
         ]
-        return results[: len(model.outputs)], results[len(model.outputs) :]
+        return results[: len(outputs)], results[len(outputs) :]
 
     # tracing ----------------------------------------------------------------------------------
 
@@ -389,15 +388,3 @@ def _pattern(inputs: Sequence[Tensor]) -> tuple[int, ...]:
     """Which dimensions have the same name."""
     names = [dim for tensor in inputs for dim in tensor.shape if isinstance(dim, str)]
     return tuple(map(names.index, names))
-
-
-def _bound_names(model: Any, inputs: Sequence[Tensor]) -> dict[Any, Any]:
-    """What the names of an inner model's dimensions are in this call of it; None: unknown."""
-    outside = {dim for tensor in inputs for dim in tensor.shape}
-    found: dict[Any, Any] = {}
-    for tensor, spec in zip(inputs, model.inputs, strict=True):
-        for dim, name in zip(tensor.shape, spec.shape, strict=True):
-            if isinstance(name, str):
-                clear = found.get(name, dim) == dim and (name == dim or name not in outside)
-                found[name] = dim if clear else None
-    return found

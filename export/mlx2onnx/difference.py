@@ -207,7 +207,7 @@ def _search(
             unseen[id(tensor)] = [*before, step]
         return outputs, output_masks
 
-    model.graph.with_input_masks(masks).interpret(values, masks, compare_call)
+    model.graph.for_inputs(masks).interpret(values, masks, compare_call)
     return next(iter(different), None)
 
 
