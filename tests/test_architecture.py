@@ -26,7 +26,7 @@ DOORS = {"model.py", "cli.py"}
 # Layers that the exporter traces: two hold a user's function or module, one is few primitives.
 TRACED = {"Lambda", "MLXLayer", "Masking"}
 # A file, or a folder of the exporter.
-ONLY_IN = {"onnx_ir": {"builder"}, "onnxruntime": {"verify.py", "quantize.py"}}
+ONLY_IN = {"onnx_ir": {"builder"}, "onnxruntime": {"session.py", "quantize.py"}}
 
 
 def imported(path, package, *, lazily):

@@ -8,8 +8,9 @@ from mlx2onnx.convert import UnsupportedLayers
 from mlx2onnx.endpoints import endpoint, with_outputs
 from mlx2onnx.inspect import Contents, inspect
 from mlx2onnx.quantize import Quantized, quantize
+from mlx2onnx.report import Report, VerificationError
 from mlx2onnx.trace import UnsupportedPrimitives
-from mlx2onnx.verify import Report, VerificationError, verify
+from mlx2onnx.verify import verify
 
 __all__ = [
     "Contents",

@@ -16,6 +16,7 @@ from mlx2onnx.assembly import Assembly, Dimensions, Options
 from mlx2onnx.builder import Builder
 from mlx2onnx.doubts import settle
 from mlx2onnx.endpoints import is_endpoints, with_outputs
+from mlx2onnx.samples import examples
 
 
 def to_onnx(
@@ -37,6 +38,7 @@ def to_onnx(
     metadata: Mapping[str, str] | None = None,
     quantized: str | None = None,
     verify: bool | Sequence[int] = True,
+    samples: Any = None,
     rtol: float | None = None,
     atol: float | None = None,
     verbose: bool = True,
@@ -66,6 +68,8 @@ def to_onnx(
             that only ONNX Runtime has; None: they are stored as floats.
         verify: run the file in ONNX Runtime against MLX before it is written. A list: the batch
             sizes to try.
+        samples: what to verify with, see `verify`; None: the arrays in `inputs`, but for those
+            whose elements are all equal, which stand for their shape, and random values.
         rtol, atol: see `verify`; None: what the dtype allows.
         verbose: print what verification measured.
 
@@ -91,15 +95,22 @@ def to_onnx(
     else:
         assembly.add(whole, inputs)
     model = assembly.finish(metadata, extra_outputs)
-    settle(assembly, model)
-    if verify:
-        batches = verification.BATCHES if verify is True else tuple(verify)
-        report = verification.verify(source, model, rtol=rtol, atol=atol, batches=batches)
+    samples = _examples(source, inputs) if samples is None else samples
+    settle(assembly, model, samples)
+    if verify is not False:
+        batches = verification.BATCHES if verify is True else verify
+        report = verification.verify(source, model, samples, rtol, atol, batches=batches)
         if verbose:
             print(report)
     if path is not None:
         files.save(model, path, external_data)
     return model
+
+
+def _examples(source: Any, inputs: Any) -> Any:
+    if not is_endpoints(source):
+        return examples(inputs)
+    return {name: examples(given) for name, given in (inputs or {}).items()}
 
 
 def _check_path(path: str | os.PathLike | None) -> None:

@@ -13,12 +13,17 @@ import onnx
 from mlx2onnx import trace
 from mlx2onnx.builder import Builder
 from mlx2onnx.convert import Step, Uncertain, UnsupportedLayers, Walk, is_model
-from mlx2onnx.endpoints import ENDPOINTS, EXTRA_OUTPUTS, add_defaults, default_size
+from mlx2onnx.endpoints import add_defaults, default_size
 from mlx2onnx.layout import Tensor, channels_first, plain
+from mlx2onnx.metadata import (
+    ENDPOINTS,
+    EXTRA_OUTPUTS,
+    NCHW_INPUTS,
+    NCHW_OUTPUTS,
+    OWN_METADATA,
+    RIGHT_PADDED,
+)
 from mlx2onnx.reach import Doubt
-from mlx2onnx.verify import NCHW_INPUTS, NCHW_OUTPUTS, RIGHT_PADDED
-
-OWN_METADATA = "mlx2onnx."
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from mlx2onnx.assembly import Assembly, Dimensions, Options
 from mlx2onnx.builder import FUNCTION_DOMAIN, RUNTIME_DOMAIN, Builder, to_numpy
 from mlx2onnx.convert import Step, UnsupportedLayers, is_model
 from mlx2onnx.layout import Layout, Tensor
-from mlx2onnx.verify import Report, Runner, compare, is_half, open_session
+from mlx2onnx.report import Report, compare
+from mlx2onnx.runner import Runner
+from mlx2onnx.session import is_half, open_session
 from mlxfunc.graph import Node, leaves
 
 Arrays = Sequence[Any]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
-import numpy as np
 import onnx
 from mlx2onnx import trace
 from mlx2onnx.assembly import Assembly
-from mlx2onnx.builder import Builder, to_numpy
+from mlx2onnx.builder import Builder
 from mlx2onnx.convert import Problem, UnsupportedLayers
 from mlx2onnx.lowering import Missing, UnsupportedPrimitives
 from mlx2onnx.reach import Doubt, Sample
-from mlx2onnx.samples import sample
-from mlx2onnx.verify import TOLERANCES, Report, Runner, compare, is_half, open_session
+from mlx2onnx.report import Report, compare
+from mlx2onnx.runner import Runner
+from mlx2onnx.samples import Sampler, Samples
+from mlx2onnx.session import open_session
+from mlx2onnx.verify import tolerances
 
 # Elements of all arrays in one run, and in all; the smallest size in doubt may have more.
 LARGEST, TOTAL, LARGEST_ONCE = 2**24, 2**28, 2**31
@@ -26,15 +29,19 @@ FUNCTION = "the traced function"
 Same = Callable[[Mapping[str, int]], bool]
 
 
-def settle(assembly: Assembly, model: onnx.ModelProto) -> None:
+def settle(assembly: Assembly, model: onnx.ModelProto, samples: Any = None) -> None:
     """Runs every function that is in doubt, and its ONNX form, at such sizes.
+
+    `samples`: those of `to_onnx`, of which a function of sizes gives the inputs.
 
     Raises: UnsupportedPrimitives or UnsupportedLayers with the sizes at which they differ.
     """
     missing = []
     for source, prefix, doubt in assembly.doubts:
         runner = Runner(source, model, open_session(model), prefix)
-        if (sizes := _wrong_sizes(doubt, _trial(runner, doubt))) is not None:
+        own = samples.get(prefix.rstrip("/")) if prefix and samples else samples
+        same = _trial(runner, doubt, own if callable(own) else None)
+        if (sizes := _wrong_sizes(doubt, same)) is not None:
             missing.append(sizes)
     if missing:
         raise UnsupportedPrimitives(missing)
@@ -55,23 +62,15 @@ def _layer_trial(doubt: Doubt) -> Same:
     return _trial(Runner(doubt.function, model, open_session(model)), doubt)
 
 
-def _trial(runner: Runner, doubt: Doubt) -> Same:
+def _trial(runner: Runner, doubt: Doubt, samples: Samples | None = None) -> Same:
     """Whether MLX and ONNX Runtime give the same at a point."""
+    sampler = Sampler(runner, list(doubt.given) if samples is None else samples)
+    tolerance = Report(*tolerances(runner.proto))
 
     def same(point: Mapping[str, int]) -> bool:
-        rng = np.random.default_rng(0)
-        arrays = [
-            sample(rng, tuple(shape), entry.type, runner.source, index)
-            if array is None
-            else to_numpy(array)
-            for index, (shape, array, entry) in enumerate(
-                zip(doubt.shapes(point), doubt.given, runner.inputs, strict=True)
-            )
-        ]
-        rtol, atol = TOLERANCES["float16" if is_half(runner.proto) else "float32"]
-        report = Report(rtol, atol)
         try:
-            return compare(report, runner.output_names, *runner.run(arrays, report))
+            arrays = sampler.of_shapes(doubt.shapes(point))
+            return compare(tolerance, runner.output_names, *runner.run(arrays, tolerance))
         except Exception:
             return False
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from mlx2onnx import feeds
-from mlx2onnx.verify import open_session
+from mlx2onnx.session import open_session
 
 RUNS = 20
 SPEED_BATCHES = (1, 32)

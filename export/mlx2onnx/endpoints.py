@@ -12,9 +12,10 @@ import mlx.nn as nn
 import numpy as np
 import onnx
 from mlx2onnx.convert import is_model
+from mlx2onnx.metadata import ENDPOINTS
+from mlx2onnx.session import load
 from mlxfunc.graph import SymbolicTensor, leaves
 
-ENDPOINTS, EXTRA_OUTPUTS = "mlx2onnx.endpoints", "mlx2onnx.extra_outputs"
 # What a dynamic dimension is in the default of an input; larger when the model refuses it.
 DEFAULT_SIZES = (1, 11, 44, 176)
 
@@ -96,8 +97,6 @@ def endpoint(file: str | os.PathLike | onnx.ModelProto, name: str) -> onnx.Model
 
     For runtimes that cannot leave inputs out. Raises: ValueError when there is no such endpoint.
     """
-    from mlx2onnx.verify import load
-
     model = onnx.ModelProto()
     model.CopyFrom(load(file))
     properties = {p.key: p for p in model.metadata_props}

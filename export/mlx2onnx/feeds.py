@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mlx2onnx.verify import NUMPY
+from mlx2onnx.session import NUMPY
 
 Feeds = dict[str, np.ndarray]
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-from mlx2onnx.verify import load
+from mlx2onnx.session import load
 from onnx import TensorProto
 
 

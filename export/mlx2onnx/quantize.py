@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from mlx2onnx import feeds, files
 from mlx2onnx.effect import Metric, Quantized, accuracy, compare
-from mlx2onnx.verify import load, open_session
+from mlx2onnx.session import load, open_session
 
 INTEGER = {
     "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulNBits",

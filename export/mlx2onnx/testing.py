@@ -9,7 +9,7 @@ def test_export(tmp_path):
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -20,7 +20,7 @@ from mlx2onnx.verify import BATCHES, Report, verify
 def assert_onnx_matches(
     source: Any,
     file: str | os.PathLike | onnx.ModelProto | None = None,
-    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    samples: Any = None,
     *,
     rtol: float | None = None,
     atol: float | None = None,
@@ -30,10 +30,11 @@ def assert_onnx_matches(
     """Asserts that ONNX Runtime gives what MLX does, and returns what was measured.
 
     Without a `file`, `source` is exported with `options`, those of `to_onnx`; for a module or
-    function these include `specs`, the `inputs` of `to_onnx`. `inputs` are arrays to run on.
+    function these include `specs`, the `inputs` of `to_onnx`. `samples`: what to run on, see
+    `verify`.
 
     Raises: VerificationError, an AssertionError, with the first layer that differs.
     """
     if file is None:
         file = to_onnx(source, inputs=options.pop("specs", None), verify=False, **options)
-    return verify(source, file, inputs, rtol, atol, batches=batches)
+    return verify(source, file, samples, rtol, atol, batches=batches)

@@ -15,6 +15,7 @@ from mlx2onnx import sizes
 from mlx.utils import tree_flatten
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.lowering import RULES_FOLDER, Lowering, Missing, UnsupportedPrimitives
+from mlx2onnx.modes import evaluating, module_of
 from mlx2onnx.reach import Doubt, explore
 from mlx2onnx.recording import SizeDependent, Spec, Traced, record_at_all_sizes
 
@@ -134,16 +135,11 @@ def function_to_graph(
         for name, (shape, dtype) in zip(names, specs, strict=True)
     ]
     weights: dict[str, mx.array] = {}
-    training = isinstance(fn, nn.Module) and fn.training
-    if isinstance(fn, nn.Module):
-        weights = dict(tree_flatten(fn.parameters()))
-        fn.eval()
+    if (module := module_of(fn)) is not None:
+        weights = dict(tree_flatten(module.parameters()))
     call = fn if keywords is None else lambda *a: fn(**dict(zip(keywords, a, strict=True)))
-    try:
+    with evaluating(fn):
         made = lower(g, call, values, specs, weights, given, doubt)
-    finally:
-        if isinstance(fn, nn.Module) and training:
-            fn.train()
     names = list(output_names or _output_names(len(made), names))
     if len(names) != len(made):
         raise ValueError(f"to_onnx: expected {len(made)} output names, got {len(names)}.")

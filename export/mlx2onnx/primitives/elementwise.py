@@ -125,14 +125,20 @@ def log(g: Builder, event: Any, x: Value) -> Value:
 
 @primitive("Log1p", elementwise=True)
 def log1p(g: Builder, event: Any, x: Value) -> Value:
+    """2 · artanh(x / (x + 2)) near 0, where 1 + x has none of the digits of x."""
     real(event)
-    return g.op("Log", g.op("Add", x, 1.0))
+    half = g.op("Atanh", g.op("Div", x, g.op("Add", x, 2.0)))
+    is_near = g.op("Less", g.op("Abs", x), 0.5)
+    return g.op("Where", is_near, g.op("Add", half, half), g.op("Log", g.op("Add", x, 1.0)))
 
 
 @primitive("Expm1", elementwise=True)
 def expm1(g: Builder, event: Any, x: Value) -> Value:
+    """2 · exp(x / 2) · sinh(x / 2), which has all digits near 0; below -20 it is -1."""
     real(event)
-    return g.op("Sub", g.op("Exp", x), 1.0)
+    half = g.op("Mul", g.op("Max", x, -20.0), 0.5)
+    product = g.op("Mul", g.op("Exp", half), g.op("Sinh", half))
+    return g.op("Add", product, product)
 
 
 @primitive("ErfInv", elementwise=True)
