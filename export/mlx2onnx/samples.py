@@ -10,8 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlxfunc import layers
-from mlx2onnx.indices import index_bounds
 from mlx2onnx.builder import to_numpy
+from mlx2onnx.indices import index_bounds
 from mlx2onnx.modes import module_of
 from mlx2onnx.runner import Runner, sizes_of
 from mlx2onnx.session import NUMPY
