@@ -1,11 +1,16 @@
 """The `mlxfunc` command: look at saved models, export them, check exported files.
 
-Exit status: 0 when all is well, 1 when a check did not hold, 2 for a call that makes no sense.
+Exit status: 0 when all is well, 1 when a check did not hold, 2 for a call that makes no sense, a
+file that cannot be read, and output that cannot be written.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -163,7 +168,29 @@ def _stop(error: Exception, status: int, as_json: bool, **figures: Any) -> NoRet
 
 def main() -> None:
     """The command's entry point."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every output has every character
+    status: Any = 0
+    try:
+        app()
+    except SystemExit as end:
+        status = end.code
+    except OSError as error:
+        status = _unwritten(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = _unwritten(error)
+    # Python would flush once more, and say once more that it cannot.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _unwritten(error: OSError) -> int:
+    with contextlib.suppress(OSError):
+        print(f"mlxfunc: expected to write the output, got: {error}.", file=sys.stderr, flush=True)
+    return USAGE
 
 
 if __name__ == "__main__":

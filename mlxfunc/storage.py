@@ -100,10 +100,9 @@ def reading(file: File, place: str, advice: str, config: Any = None) -> Iterator
         yield
     except Exception as error:
         place = _place(vars(error).get("entry"), config, place)
-        text = str(error).strip()
+        text = " ".join(str(error).split())
         if not isinstance(error, ValueError) or not text:
-            first = text.partition("\n")[0]
-            text = f"expected what can be rebuilt, got {type(error).__name__}: {first}"
+            text = f"expected what can be rebuilt, got {type(error).__name__}: {text[:500]}"
         raise ValueError(f"{name_of(file)}: {text.rstrip('.')}; at {place}. {advice}") from error
 
 

@@ -128,13 +128,16 @@ def summary(
         f" {name} params: {count:,} ({size_text(size)})"
         for name, (count, size) in totals(model).items()
     ]
-    if not plain:
-        console.print(table, *closing, sep="\n")
-        return
     with console.capture() as capture:
         console.print(table, *closing, sep="\n")
     for line in capture.get().rstrip("\n").split("\n"):
-        (print_fn or print)(line.rstrip())
+        (print_fn or _print)(line.rstrip())
+
+
+def _print(line: str) -> None:
+    """Print what the output can write: a character that it lacks is a question mark."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "replace").decode(encoding))
 
 
 def _table(model: Model, expand_nested: bool, show_trainable: bool) -> Any:

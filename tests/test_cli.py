@@ -1,6 +1,7 @@
 """The command: what it prints, what it writes, and its exit status."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,56 @@ def test_the_installed_command_runs():
     command = [str(Path(sys.executable).parent / "mlxfunc"), "--version"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.startswith("mlxfunc 0.")
+
+
+def command(*arguments, **options):
+    """The command in a process of its own."""
+    call = [sys.executable, "-m", "mlxfunc.cli", *arguments]
+    return subprocess.run(call, stderr=subprocess.PIPE, text=True, **options)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
+def test_output_that_cannot_be_written_is_one_line_and_status_2(tmp_path, as_json):
+    save(tmp_path / "model.mlxfunc")
+    with FULL.open("w") as full:
+        done = command("summary", str(tmp_path / "model.mlxfunc"), *as_json, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mlxfunc: expected to write the output, got: [Errno 28]")
+    assert done.stderr.count("\n") == 1
+
+
+def nested():
+    x = mf.Input((4,))
+    inner = mf.Model(x, layers.Dense(2, name="größe")(x), name="innen")
+    return mf.Model(x, inner(x), name="außen")
+
+
+ASCII = os.environ | {"PYTHONIOENCODING": "ascii"}
+
+
+def test_an_ascii_terminal_gets_question_marks(tmp_path):
+    nested().save(tmp_path / "model.mlxfunc")
+    path = str(tmp_path / "model.mlxfunc")
+    for more in ((), ("--expand-nested",)):
+        done = command("summary", path, *more, stdout=subprocess.PIPE, env=ASCII)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert 'Model: "au?en"' in done.stdout
+    script = f"import mlxfunc; mlxfunc.models.load_model({path!r}).summary(expand_nested=True)"
+    call = [sys.executable, "-c", script]
+    done = subprocess.run(call, capture_output=True, text=True, env=ASCII)
+    assert "? gr??e (Dense)" in done.stdout, done.stderr
+    done = command("summary", "größe.mlxfunc", stdout=subprocess.PIPE, env=ASCII)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_file_that_is_no_archive_is_one_line_and_status_2(run):
+    Path("other.mlxfunc").write_bytes(b"PK nothing")
+    status, out, err = run("summary", "other.mlxfunc")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    status, out, _ = run("summary", "other.mlxfunc", "--json")
+    assert status == 2
+    assert json.loads(out)["ok"] is False
