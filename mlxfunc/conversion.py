@@ -1,4 +1,4 @@
-"""What users give as data, as MLX's arrays."""
+"""What users give as data and as dtypes, as MLX's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+
+DTypeLike = str | mx.Dtype | None
 
 
 def to_mlx(value: Any) -> mx.array:
@@ -17,3 +19,20 @@ def to_mlx(value: Any) -> mx.array:
         return value
     array = np.asarray(value)
     return mx.array(array.copy() if min(array.strides, default=0) < 0 else array)
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def as_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
+    """`"float32"` → `mx.float32`; float64 is float32, the widest that every device has."""
+    if isinstance(dtype, mx.Dtype):
+        return mx.float32 if dtype == mx.float64 else dtype
+    name = {"float64": "float32", "bool": "bool_", "float": "float32", "int": "int32"}.get(
+        str(dtype), str(dtype)
+    )
+    found = getattr(mx, name, None)
+    if not isinstance(found, mx.Dtype):
+        raise ValueError(f"dtype: expected the name of an MLX dtype, got {dtype!r}. Use 'float32'.")
+    return found

@@ -12,6 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 
+from .conversion import as_dtype as as_dtype
+from .conversion import dtype_name as dtype_name
 from .registry import snake_case
 
 Dim = int | str | None
@@ -109,23 +111,6 @@ class SymbolicTensor:
 
     def __len__(self) -> int:
         raise TypeError(f"{self.name}: a symbolic tensor has no length. Use .shape[0].")
-
-
-def dtype_name(dtype: mx.Dtype) -> str:
-    return str(dtype).rpartition(".")[2]
-
-
-def as_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
-    """`"float32"` → `mx.float32`; float64 is float32, the widest that every device has."""
-    if isinstance(dtype, mx.Dtype):
-        return mx.float32 if dtype == mx.float64 else dtype
-    name = {"float64": "float32", "bool": "bool_", "float": "float32", "int": "int32"}.get(
-        str(dtype), str(dtype)
-    )
-    found = getattr(mx, name, None)
-    if not isinstance(found, mx.Dtype):
-        raise ValueError(f"dtype: expected the name of an MLX dtype, got {dtype!r}. Use 'float32'.")
-    return found
 
 
 def shapes_of(tree: Any) -> Any:

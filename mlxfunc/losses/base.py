@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, as_dtype, dtype_name, to_mlx
 from ..registry import Configurable, Registry, constructor_arguments
 
 REGISTRY = Registry("losses")
@@ -24,15 +24,23 @@ class Loss(Configurable):
 
     Where we differ from Keras: weights of lower rank than the values belong to the leading axes,
     so that weights (batch,) weigh whole samples of values (batch, time).
+
+    `dtype` is what the output is cast to and the loss computed in.
     """
 
-    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+    def __init__(
+        self,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: DTypeLike = None,
+    ):
         if reduction not in REDUCTIONS:
             raise ValueError(
                 f"{type(self).__name__}: expected reduction in {REDUCTIONS}, got {reduction!r}."
             )
         self.reduction = reduction
         self.name = name or type(self).__name__
+        self.dtype = dtype_name(as_dtype(dtype or "float32"))
 
     def call(self, y_true: mx.array, y_pred: mx.array) -> mx.array:
         """One value for each sample (or step): shaped as `y_pred` without its last axis."""
@@ -51,7 +59,8 @@ class Loss(Configurable):
             mask: True where a value counts; shaped as the values.
         Raises: ValueError when shapes do not fit.
         """
-        return divide(*self.parts(y_true, y_pred, sample_weight, mask))
+        loss = divide(*self.parts(y_true, y_pred, sample_weight, mask))
+        return loss.astype(as_dtype(self.dtype))
 
     def parts(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None
@@ -61,7 +70,10 @@ class Loss(Configurable):
         Batches are put together from them: the whole's numerator is the sum of the numerators, and
         so is its denominator. A sum has the denominator None.
         """
-        y_true, y_pred = squeeze_or_expand(to_mlx(y_true), as_float32(y_pred))
+        y_pred = to_mlx(y_pred)
+        if mx.issubdtype(y_pred.dtype, mx.floating):
+            y_pred = y_pred.astype(as_dtype(self.dtype))
+        y_true, y_pred = squeeze_or_expand(to_mlx(y_true), y_pred)
         values = self.call(y_true, y_pred)
         own = self.compute_mask(y_true, y_pred)
         if own is not None:
@@ -74,11 +86,18 @@ class FunctionLoss(Loss):
 
     function: Callable[..., mx.array]
 
-    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
-        super().__init__(reduction, name or self.function.__name__)
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: DTypeLike = None,
+    ):
+        super().__init__(name or self.function.__name__, reduction, dtype)
 
     def call(self, y_true: mx.array, y_pred: mx.array) -> mx.array:
-        names = [n for n in constructor_arguments(type(self)) if n not in ("reduction", "name")]
+        names = [
+            n for n in constructor_arguments(type(self)) if n not in ("reduction", "name", "dtype")
+        ]
         return self.function(y_true, y_pred, **{name: getattr(self, name) for name in names})
 
 
@@ -90,9 +109,10 @@ class LossFunctionWrapper(Loss):
         fn: Callable[..., mx.array],
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
+        dtype: DTypeLike = None,
         **kwargs: Any,
     ):
-        super().__init__(reduction, name or getattr(fn, "__name__", type(fn).__name__))
+        super().__init__(name or getattr(fn, "__name__", type(fn).__name__), reduction, dtype)
         self.fn, self.kwargs = fn, kwargs
 
     def call(self, y_true: mx.array, y_pred: mx.array) -> mx.array:

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..bounds import as_integer, take_along_axis
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from .base import FunctionLoss, as_float32, same_shape
 
 EPSILON = 1e-7
@@ -184,8 +184,9 @@ class BinaryCrossentropy(FunctionLoss):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str = "binary_crossentropy",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
 
 
@@ -201,8 +202,9 @@ class CategoricalCrossentropy(BinaryCrossentropy):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str = "categorical_crossentropy",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(from_logits, label_smoothing, axis, reduction, name)
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
 
 
 class BinaryFocalCrossentropy(FunctionLoss):
@@ -220,8 +222,9 @@ class BinaryFocalCrossentropy(FunctionLoss):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str = "binary_focal_crossentropy",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.apply_class_balancing, self.alpha, self.gamma = apply_class_balancing, alpha, gamma
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
 
@@ -240,8 +243,9 @@ class CategoricalFocalCrossentropy(FunctionLoss):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str = "categorical_focal_crossentropy",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.alpha, self.gamma, self.from_logits = alpha, gamma, from_logits
         self.label_smoothing, self.axis = label_smoothing, axis
 
@@ -258,8 +262,9 @@ class SparseCategoricalCrossentropy(FunctionLoss):
         reduction: str | None = "sum_over_batch_size",
         axis: int = -1,
         name: str = "sparse_categorical_crossentropy",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis
 
     def compute_mask(self, y_true: mx.array, y_pred: mx.array) -> mx.array | None:

@@ -9,6 +9,7 @@ import math
 
 import mlx.core as mx
 
+from ..conversion import DTypeLike
 from .base import FunctionLoss, same_shape
 
 EPSILON = 1e-7
@@ -118,8 +119,9 @@ class Huber(FunctionLoss):
         delta: float = 1.0,
         reduction: str | None = "sum_over_batch_size",
         name: str = "huber_loss",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.delta = delta
 
 
@@ -133,6 +135,7 @@ class CosineSimilarity(FunctionLoss):
         axis: int = -1,
         reduction: str | None = "sum_over_batch_size",
         name: str = "cosine_similarity",
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.axis = axis

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..bounds import as_integer, take_along_axis
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from .base import FunctionLoss, as_float32, same_shape
 
 EPSILON = 1e-7
@@ -88,8 +88,9 @@ class Dice(FunctionLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str = "dice",
         axis: int | Sequence[int] | None = None,
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.axis = axis
 
 
@@ -105,8 +106,9 @@ class Tversky(FunctionLoss):
         reduction: str | None = "sum_over_batch_size",
         name: str = "tversky",
         axis: int | Sequence[int] | None = None,
+        dtype: DTypeLike = None,
     ):
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, dtype)
         self.alpha, self.beta, self.axis = alpha, beta, axis
 
 

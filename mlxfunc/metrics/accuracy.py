@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..bounds import as_integer, take_along_axis
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from ..losses.base import pair
 from .base import FunctionMetric
 
@@ -34,7 +34,7 @@ def categorical_accuracy(y_true: Any, y_pred: Any) -> mx.array:
 
 
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> mx.array:
-    """y = argmax p over the last axis: integer y (...) or (..., 1)"""
+    """y = argmax p over the last axis: integer y (...), whatever its axes of size 1"""
     labels, y_pred = _labels("sparse_categorical_accuracy", y_true, y_pred)
     return (labels == mx.argmax(y_pred, -1).astype(labels.dtype)).astype(mx.float32)
 
@@ -65,15 +65,13 @@ def _among_top(labels: mx.array, y_pred: mx.array, k: int) -> mx.array:
 
 def _labels(name: str, y_true: Any, y_pred: Any) -> tuple[mx.array, mx.array]:
     labels, y_pred = to_mlx(y_true), to_mlx(y_pred)
-    given = labels.shape
-    if labels.ndim == y_pred.ndim and given[-1] == 1:
-        labels = labels.squeeze(-1)
-    if labels.shape != y_pred.shape[:-1]:
+    wanted = y_pred.shape[:-1]
+    if [n for n in labels.shape if n != 1] != [n for n in wanted if n != 1]:
         raise ValueError(
-            f"{name}: expected integer labels of shape {y_pred.shape[:-1]} for an output of shape "
-            f"{y_pred.shape}, got {given}. One-hot labels need a categorical metric."
+            f"{name}: expected integer labels of shape {wanted} for an output of shape "
+            f"{y_pred.shape}, got {labels.shape}. One-hot labels need a categorical metric."
         )
-    return as_integer(labels), y_pred
+    return as_integer(labels.reshape(wanted)), y_pred
 
 
 class Accuracy(FunctionMetric):
@@ -87,8 +85,10 @@ class BinaryAccuracy(FunctionMetric):
 
     function = staticmethod(binary_accuracy)
 
-    def __init__(self, name: str = "binary_accuracy", threshold: float = 0.5) -> None:
-        super().__init__(name)
+    def __init__(
+        self, name: str = "binary_accuracy", dtype: DTypeLike = None, threshold: float = 0.5
+    ) -> None:
+        super().__init__(name, dtype)
         self.threshold = threshold
 
 
@@ -109,8 +109,10 @@ class TopKCategoricalAccuracy(FunctionMetric):
 
     function = staticmethod(top_k_categorical_accuracy)
 
-    def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy") -> None:
-        super().__init__(name)
+    def __init__(
+        self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: DTypeLike = None
+    ) -> None:
+        super().__init__(name, dtype)
         self.k = k
 
 
@@ -123,7 +125,8 @@ class SparseTopKCategoricalAccuracy(FunctionMetric):
         self,
         k: int = 5,
         name: str = "sparse_top_k_categorical_accuracy",
+        dtype: DTypeLike = None,
         from_sorted_ids: bool = False,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, dtype)
         self.k, self.from_sorted_ids = k, from_sorted_ids

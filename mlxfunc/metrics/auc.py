@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from .base import divide
 from .confusion import Counts
 
@@ -35,6 +35,7 @@ class AUC(Counts):
         curve: str = "ROC",
         summation_method: str = "interpolation",
         name: str | None = None,
+        dtype: DTypeLike = None,
         thresholds: Sequence[float] | None = None,
         multi_label: bool = False,
         num_labels: int | None = None,
@@ -50,7 +51,7 @@ class AUC(Counts):
         self.curve, self.summation_method = curve.upper(), summation_method.lower()
         self.multi_label, self.num_labels = multi_label, num_labels
         self.label_weights, self.from_logits = label_weights, from_logits
-        super().__init__(name, levels)
+        super().__init__(name, dtype, levels)
 
     @staticmethod
     def _check(number: int, curve: str, method: str, thresholds: Sequence[float] | None) -> None:

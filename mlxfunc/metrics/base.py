@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, as_dtype, dtype_name, to_mlx
 from ..losses.base import align, as_float32
 from ..registry import Configurable, Registry, constructor_arguments, snake_case
 
@@ -20,10 +20,14 @@ class Metric(Configurable):
     `state` is a dict of arrays. `update_state` replaces its entries by pure MLX operations on
     them, never reading a value; `result` computes the metric from them. Entries are sums over
     the rows seen, so that several machines may add theirs up.
+
+    Args:
+        dtype: of the state, and so of the result; "float32" by default.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, dtype: DTypeLike = None, name: str | None = None) -> None:
         self.name = name or snake_case(type(self).__name__)
+        self.dtype = dtype_name(as_dtype(dtype or "float32"))
         self.state: dict[str, mx.array] = {}
         self.built = False
 
@@ -34,7 +38,7 @@ class Metric(Configurable):
 
     def add_variable(self, name: str, shape: Sequence[int] = ()) -> None:
         """Make `state[name]`, zeros of this shape."""
-        self.state[name] = mx.zeros(shape)
+        self.state[name] = mx.zeros(shape, as_dtype(self.dtype))
 
     def build(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         """Make the state that depends on the shapes of labels and output."""
@@ -48,7 +52,7 @@ class Metric(Configurable):
     def accumulate(self, **amounts: mx.array | float) -> None:
         """Add each amount to the state of that name."""
         for name, amount in amounts.items():
-            self.state[name] = self.state[name] + amount
+            self.state[name] = (self.state[name] + amount).astype(self.state[name].dtype)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take a batch into account."""
@@ -57,6 +61,21 @@ class Metric(Configurable):
     def result(self) -> Any:
         """The metric of everything since the last reset: an array, or a dict of them."""
         raise NotImplementedError(f"{self.name}: expected a `result` method.")
+
+    def samplewise(
+        self, values: Any, sample_weight: Any, reduce: Callable[..., mx.array]
+    ) -> tuple[mx.array, mx.array | None]:
+        """Weighted values, one for each sample, and the weights, likewise."""
+        values = to_mlx(values).astype(as_dtype(self.dtype))
+        if sample_weight is None:
+            return _rows(values, 1, reduce), None
+        given = to_mlx(sample_weight)
+        weights = align(self.name, "sample_weight", given, values)
+        if given.ndim < values.ndim:
+            values = _rows(values, given.ndim, reduce)
+            weights = weights.reshape(weights.shape[: given.ndim])
+        weights = mx.broadcast_to(weights, values.shape)
+        return _rows(values * weights, 1, reduce), _rows(weights, 1, reduce)
 
     def reset_state(self) -> None:
         """Forget everything."""
@@ -72,12 +91,12 @@ class Metric(Configurable):
 class Sum(Metric):
     """sum of w v over the values v with weights w."""
 
-    def __init__(self, name: str = "sum") -> None:
-        super().__init__(name)
+    def __init__(self, name: str = "sum", dtype: DTypeLike = None) -> None:
+        super().__init__(dtype, name)
         self.add_variable("total")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        values, _ = samplewise(self.name, values, sample_weight, mx.sum)
+        values, _ = self.samplewise(values, sample_weight, mx.sum)
         self.accumulate(total=mx.sum(values))
 
     def result(self) -> mx.array:
@@ -87,13 +106,13 @@ class Sum(Metric):
 class Mean(Metric):
     """sum of w v / sum of w over the values v with weights w; 0 before the first of them."""
 
-    def __init__(self, name: str = "mean") -> None:
-        super().__init__(name)
+    def __init__(self, name: str = "mean", dtype: DTypeLike = None) -> None:
+        super().__init__(dtype, name)
         self.add_variable("total")
         self.add_variable("count")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        values, weights = samplewise(self.name, values, sample_weight, mx.mean)
+        values, weights = self.samplewise(values, sample_weight, mx.mean)
         count = values.size if weights is None else mx.sum(weights)
         self.accumulate(total=mx.sum(values), count=count)
 
@@ -106,11 +125,11 @@ class FunctionMetric(Mean):
 
     function: Callable[..., mx.array]
 
-    def __init__(self, name: str | None = None) -> None:
-        super().__init__(name or snake_case(type(self).__name__))
+    def __init__(self, name: str | None = None, dtype: DTypeLike = None) -> None:
+        super().__init__(name or snake_case(type(self).__name__), dtype)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        names = [name for name in constructor_arguments(type(self)) if name != "name"]
+        names = [n for n in constructor_arguments(type(self)) if n not in ("name", "dtype")]
         arguments = {name: getattr(self, name) for name in names}
         values = self.function(to_mlx(y_true), as_float32(y_pred), **arguments)
         super().update_state(values, sample_weight)
@@ -119,8 +138,14 @@ class FunctionMetric(Mean):
 class MeanMetricWrapper(Mean):
     """The mean of any function `fn(y_true, y_pred, **kwargs)` of arrays."""
 
-    def __init__(self, fn: Callable[..., mx.array], name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(name or snake_case(getattr(fn, "__name__", type(fn).__name__)))
+    def __init__(
+        self,
+        fn: Callable[..., mx.array],
+        name: str | None = None,
+        dtype: DTypeLike = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name or snake_case(getattr(fn, "__name__", type(fn).__name__)), dtype)
         self.fn, self.kwargs = fn, kwargs
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
@@ -133,22 +158,6 @@ class MeanMetricWrapper(Mean):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MeanMetricWrapper:
         return cls(**{**config, "fn": REGISTRY.get(config["fn"])})
-
-
-def samplewise(
-    name: str, values: Any, sample_weight: Any, reduce: Callable[..., mx.array]
-) -> tuple[mx.array, mx.array | None]:
-    """Weighted values, one for each sample, and the weights, likewise."""
-    values = to_mlx(values).astype(mx.float32)
-    if sample_weight is None:
-        return _rows(values, 1, reduce), None
-    given = to_mlx(sample_weight)
-    weights = align(name, "sample_weight", given, values)
-    if given.ndim < values.ndim:
-        values = _rows(values, given.ndim, reduce)
-        weights = weights.reshape(weights.shape[: given.ndim])
-    weights = mx.broadcast_to(weights, values.shape)
-    return _rows(values * weights, 1, reduce), _rows(weights, 1, reduce)
 
 
 def divide(a: mx.array, b: mx.array) -> mx.array:

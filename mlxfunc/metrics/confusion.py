@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..bounds import scatter_add
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from ..losses.base import align, pair
 from .base import Metric, divide
 
@@ -39,11 +39,12 @@ class Counts(Metric):
     def __init__(
         self,
         name: str | None,
+        dtype: DTypeLike,
         levels: Sequence[float],
         top_k: int | None = None,
         class_id: int | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(dtype, name)
         self.levels = np.asarray(levels, np.float32)
         self.top_k, self.class_id = top_k, class_id
         even = np.linspace(0, 1, len(levels), dtype=np.float32)
@@ -62,8 +63,8 @@ class Counts(Metric):
             given = align(self.name, "sample_weight", to_mlx(sample_weight), y_pred)
             weights = mx.broadcast_to(given, y_pred.shape)
         if self.top_k is not None:
-            least = mx.sort(y_pred, axis=-1)[..., -self.top_k, None]
-            y_pred = mx.where(y_pred >= least, y_pred, _LEAST)
+            place = mx.argsort(mx.argsort(-y_pred, axis=-1), axis=-1)
+            y_pred = mx.where(place < self.top_k, y_pred, _LEAST)
         if self.class_id is not None:
             y_true, y_pred, weights = (x[..., self.class_id] for x in (y_true, y_pred, weights))
         self.count(y_true != 0, y_pred, weights)
@@ -106,8 +107,10 @@ class Counts(Metric):
 class ConditionCount(Counts):
     """One of the four counts, at each threshold."""
 
-    def __init__(self, thresholds: Thresholds = None, name: str | None = None) -> None:
-        super().__init__(name, _levels(type(self).__name__, thresholds))
+    def __init__(
+        self, thresholds: Thresholds = None, name: str | None = None, dtype: DTypeLike = None
+    ) -> None:
+        super().__init__(name, dtype, _levels(type(self).__name__, thresholds))
         self.thresholds = thresholds
 
     def result(self) -> mx.array:
@@ -149,9 +152,12 @@ class Precision(Counts):
         top_k: int | None = None,
         class_id: int | None = None,
         name: str | None = None,
+        dtype: DTypeLike = None,
     ) -> None:
         default = 0.5 if top_k is None else _LEAST
-        super().__init__(name, _levels(type(self).__name__, thresholds, default), top_k, class_id)
+        super().__init__(
+            name, dtype, _levels(type(self).__name__, thresholds, default), top_k, class_id
+        )
         self.thresholds = thresholds
 
     def result(self) -> mx.array:
@@ -169,7 +175,13 @@ class Operating(Counts):
     """The best of one rate over all thresholds where another one is at least `value`."""
 
     def __init__(
-        self, what: str, value: float, num_thresholds: int, class_id: int | None, name: str | None
+        self,
+        what: str,
+        value: float,
+        num_thresholds: int,
+        class_id: int | None,
+        name: str | None,
+        dtype: DTypeLike,
     ) -> None:
         if not 0 <= value <= 1:
             raise ValueError(f"{type(self).__name__}: expected {what} within [0, 1], got {value}.")
@@ -178,7 +190,7 @@ class Operating(Counts):
                 f"{type(self).__name__}: expected num_thresholds above 0, got {num_thresholds}."
             )
         levels = [0.5] if num_thresholds == 1 else list(np.linspace(0, 1, num_thresholds))
-        super().__init__(name, levels, class_id=class_id)
+        super().__init__(name, dtype, levels, class_id=class_id)
         self.num_thresholds, self.value = num_thresholds, value
 
     def best(self, wanted: mx.array, given: mx.array) -> mx.array:
@@ -210,8 +222,9 @@ class SensitivityAtSpecificity(Operating):
         num_thresholds: int = 200,
         class_id: int | None = None,
         name: str | None = None,
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__("specificity", specificity, num_thresholds, class_id, name)
+        super().__init__("specificity", specificity, num_thresholds, class_id, name, dtype)
         self.specificity = specificity
 
     def result(self) -> mx.array:
@@ -227,8 +240,9 @@ class SpecificityAtSensitivity(Operating):
         num_thresholds: int = 200,
         class_id: int | None = None,
         name: str | None = None,
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__("sensitivity", sensitivity, num_thresholds, class_id, name)
+        super().__init__("sensitivity", sensitivity, num_thresholds, class_id, name, dtype)
         self.sensitivity = sensitivity
 
     def result(self) -> mx.array:
@@ -244,8 +258,9 @@ class PrecisionAtRecall(Operating):
         num_thresholds: int = 200,
         class_id: int | None = None,
         name: str | None = None,
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__("recall", recall, num_thresholds, class_id, name)
+        super().__init__("recall", recall, num_thresholds, class_id, name, dtype)
         self.recall = recall
 
     def result(self) -> mx.array:
@@ -261,8 +276,9 @@ class RecallAtPrecision(Operating):
         num_thresholds: int = 200,
         class_id: int | None = None,
         name: str | None = None,
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__("precision", precision, num_thresholds, class_id, name)
+        super().__init__("precision", precision, num_thresholds, class_id, name, dtype)
         self.precision = precision
 
     def result(self) -> mx.array:

@@ -10,9 +10,9 @@ from typing import Any
 import mlx.core as mx
 
 from .. import losses
-from ..conversion import to_mlx
-from ..losses.base import align, same_shape
-from .base import FunctionMetric, divide
+from ..conversion import DTypeLike, to_mlx
+from ..losses.base import align, as_float32, pair, same_shape
+from .base import FunctionMetric, Mean
 
 
 class MeanSquaredError(FunctionMetric):
@@ -21,8 +21,15 @@ class MeanSquaredError(FunctionMetric):
     function = staticmethod(losses.mean_squared_error)
 
 
-class RootMeanSquaredError(MeanSquaredError):
-    """sqrt of the mean squared error."""
+class RootMeanSquaredError(Mean):
+    """sqrt of the mean of (y - p)^2. Weights may be those of single entries."""
+
+    def __init__(self, name: str = "root_mean_squared_error", dtype: DTypeLike = None) -> None:
+        super().__init__(name, dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        y_true, y_pred = pair(self.name, y_true, as_float32(y_pred))
+        super().update_state(mx.square(y_true - y_pred), sample_weight)
 
     def result(self) -> mx.array:
         return mx.sqrt(super().result())
@@ -51,15 +58,17 @@ class LogCoshError(FunctionMetric):
 
     function = staticmethod(losses.log_cosh)
 
-    def __init__(self, name: str = "logcosh") -> None:
-        super().__init__(name)
+    def __init__(self, name: str = "logcosh", dtype: DTypeLike = None) -> None:
+        super().__init__(name, dtype)
 
 
 class CosineSimilarity(FunctionMetric):
     """The mean cosine between labels and output: 1 for the same direction."""
 
-    def __init__(self, name: str = "cosine_similarity", axis: int = -1) -> None:
-        super().__init__(name)
+    def __init__(
+        self, name: str = "cosine_similarity", dtype: DTypeLike = None, axis: int = -1
+    ) -> None:
+        super().__init__(name, dtype)
         self.axis = axis
 
     @staticmethod
@@ -105,10 +114,11 @@ class BinaryCrossentropy(FunctionMetric):
     def __init__(
         self,
         name: str = "binary_crossentropy",
+        dtype: DTypeLike = None,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, dtype)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
 
@@ -120,19 +130,20 @@ class CategoricalCrossentropy(FunctionMetric):
     def __init__(
         self,
         name: str = "categorical_crossentropy",
+        dtype: DTypeLike = None,
         from_logits: bool = False,
         label_smoothing: float = 0.0,
         axis: int = -1,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, dtype)
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
 
 
 class SparseCategoricalCrossentropy(FunctionMetric):
     """The mean of `losses.sparse_categorical_crossentropy`.
 
-    Where we differ from Keras: labels equal to `ignore_class` never count in the mean; in Keras
-    they do unless there are weights.
+    The loss of labels equal to `ignore_class` is 0. As in Keras they count in the mean, unless
+    there are weights.
     """
 
     function = staticmethod(losses.sparse_categorical_crossentropy)
@@ -140,25 +151,26 @@ class SparseCategoricalCrossentropy(FunctionMetric):
     def __init__(
         self,
         name: str = "sparse_categorical_crossentropy",
+        dtype: DTypeLike = None,
         from_logits: bool = False,
         ignore_class: int | None = None,
         axis: int = -1,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, dtype)
         self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         loss = losses.SparseCategoricalCrossentropy(ignore_class=self.ignore_class, axis=self.axis)
         kept = loss.compute_mask(to_mlx(y_true), to_mlx(y_pred))
-        if kept is not None:
-            weights = mx.array(1.0) if sample_weight is None else to_mlx(sample_weight)
-            sample_weight = kept * align(self.name, "sample_weight", weights, kept * 1.0)
+        if kept is not None and sample_weight is not None:
+            weights = align(self.name, "sample_weight", to_mlx(sample_weight), kept * 1.0)
+            sample_weight = kept * weights
         super().update_state(y_true, y_pred, sample_weight)
 
 
 @same_shape
 def pearson_correlation(y_true: mx.array, y_pred: mx.array, axis: int = -1) -> mx.array:
-    """cov(y, p) / (std y std p) along `axis`"""
+    """cov(y, p) / (std y std p) along `axis`; NaN where one of them does not vary"""
     y, p = (_standardized(x, axis) for x in (y_true, y_pred))
     return mx.mean(y * p, axis=axis)
 
@@ -175,7 +187,7 @@ def concordance_correlation(y_true: mx.array, y_pred: mx.array, axis: int = -1) 
 
 def _standardized(x: mx.array, axis: int) -> mx.array:
     x = x - mx.mean(x, axis=axis, keepdims=True)
-    return divide(x, mx.sqrt(mx.mean(mx.square(x), axis=axis, keepdims=True)))
+    return x / mx.sqrt(mx.mean(mx.square(x), axis=axis, keepdims=True))
 
 
 class PearsonCorrelation(FunctionMetric):
@@ -183,8 +195,10 @@ class PearsonCorrelation(FunctionMetric):
 
     function = staticmethod(pearson_correlation)
 
-    def __init__(self, name: str = "pearson_correlation", axis: int = -1) -> None:
-        super().__init__(name)
+    def __init__(
+        self, name: str = "pearson_correlation", dtype: DTypeLike = None, axis: int = -1
+    ) -> None:
+        super().__init__(name, dtype)
         self.axis = axis
 
 
@@ -193,5 +207,7 @@ class ConcordanceCorrelation(PearsonCorrelation):
 
     function = staticmethod(concordance_correlation)
 
-    def __init__(self, name: str = "concordance_correlation", axis: int = -1) -> None:
-        super().__init__(name, axis)
+    def __init__(
+        self, name: str = "concordance_correlation", dtype: DTypeLike = None, axis: int = -1
+    ) -> None:
+        super().__init__(name, dtype, axis)

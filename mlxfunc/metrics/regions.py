@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..bounds import as_integer, scatter_add
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from ..losses.base import align
 from .base import Metric
 
@@ -34,12 +34,13 @@ class IoU(Metric):
         num_classes: int,
         target_class_ids: Sequence[int],
         name: str | None = None,
+        dtype: DTypeLike = None,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
         sparse_y_pred: bool = True,
         axis: int = -1,
     ) -> None:
-        super().__init__(name)
+        super().__init__(dtype, name)
         if not all(0 <= i < num_classes for i in target_class_ids):
             raise ValueError(
                 f"{self.name}: expected target_class_ids within [0, {num_classes}), "
@@ -95,8 +96,9 @@ class BinaryIoU(IoU):
         target_class_ids: Sequence[int] = (0, 1),
         threshold: float = 0.5,
         name: str | None = None,
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__(2, target_class_ids, name)
+        super().__init__(2, target_class_ids, name, dtype)
         self.threshold = threshold
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -110,13 +112,16 @@ class MeanIoU(IoU):
         self,
         num_classes: int,
         name: str | None = None,
+        dtype: DTypeLike = None,
         ignore_class: int | None = None,
         sparse_y_true: bool = True,
         sparse_y_pred: bool = True,
         axis: int = -1,
     ) -> None:
         ids = range(num_classes)
-        super().__init__(num_classes, ids, name, ignore_class, sparse_y_true, sparse_y_pred, axis)
+        super().__init__(
+            num_classes, ids, name, dtype, ignore_class, sparse_y_true, sparse_y_pred, axis
+        )
 
 
 class OneHotIoU(IoU):
@@ -127,12 +132,13 @@ class OneHotIoU(IoU):
         num_classes: int,
         target_class_ids: Sequence[int],
         name: str | None = None,
+        dtype: DTypeLike = None,
         ignore_class: int | None = None,
         sparse_y_pred: bool = False,
         axis: int = -1,
     ) -> None:
         super().__init__(
-            num_classes, target_class_ids, name, ignore_class, False, sparse_y_pred, axis
+            num_classes, target_class_ids, name, dtype, ignore_class, False, sparse_y_pred, axis
         )
 
 
@@ -143,8 +149,9 @@ class OneHotMeanIoU(MeanIoU):
         self,
         num_classes: int,
         name: str | None = None,
+        dtype: DTypeLike = None,
         ignore_class: int | None = None,
         sparse_y_pred: bool = False,
         axis: int = -1,
     ) -> None:
-        super().__init__(num_classes, name, ignore_class, False, sparse_y_pred, axis)
+        super().__init__(num_classes, name, dtype, ignore_class, False, sparse_y_pred, axis)

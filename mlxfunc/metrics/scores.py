@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..conversion import to_mlx
+from ..conversion import DTypeLike, to_mlx
 from ..losses.base import align, as_float32, pair
 from .base import Metric, divide
 
@@ -51,8 +51,9 @@ class FBetaScore(Columns):
         beta: float = 1.0,
         threshold: float | None = None,
         name: str | None = "fbeta_score",
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(dtype, name)
         if average not in (None, "micro", "macro", "weighted"):
             raise ValueError(
                 f"{self.name}: expected average in None, 'micro', 'macro', 'weighted', "
@@ -100,8 +101,9 @@ class F1Score(FBetaScore):
         average: str | None = None,
         threshold: float | None = None,
         name: str | None = "f1_score",
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__(average, 1.0, threshold, name)
+        super().__init__(average, 1.0, threshold, name, dtype)
 
 
 class R2Score(Columns):
@@ -117,8 +119,9 @@ class R2Score(Columns):
         class_aggregation: str | None = "uniform_average",
         num_regressors: int = 0,
         name: str | None = "r2_score",
+        dtype: DTypeLike = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(dtype, name)
         if class_aggregation not in (None, "uniform_average", "variance_weighted_average"):
             raise ValueError(
                 f"{self.name}: expected class_aggregation None, 'uniform_average' or "

@@ -132,8 +132,7 @@ NAMES = sorted({name for name, *_ in CASES})
 
 
 def both(name, arguments):
-    own = {key: value for key, value in arguments.items() if key != "dtype"}
-    return getattr(metrics, name)(**own), getattr(keras.metrics, name)(**arguments)
+    return getattr(metrics, name)(**arguments), getattr(keras.metrics, name)(**arguments)
 
 
 def close(own, other, atol=1e-6):
