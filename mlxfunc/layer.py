@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten, tree_map
 from . import regularizers
 from .arguments import InputSpec as InputSpec
 from .arguments import as_array, first_input, first_shape, valid_name
+from .given_ids import are_known
 from .graph import (
     Node,
     Shape,
@@ -89,6 +90,10 @@ class Layer(Weights, Calls):
     """
 
     supports_masking = False
+    # Whether outputs hold values of the inputs and nothing else, as those of Reshape do.
+    moves_values = False
+    # Whether the first argument holds ids that `check_ids` knows the range of.
+    reads_ids = False
     input_spec: InputSpec | None = None
     _added_losses: tuple[mx.array, ...] = ()
     _last_call: CallRecord | None = None
@@ -137,6 +142,13 @@ class Layer(Weights, Calls):
         masks = leaves(mask)
         return masks[0] if self.supports_masking and len(masks) == 1 else None
 
+    def check_ids(self, inputs: Any) -> None:
+        """Raise ValueError for ids that the layer has no entry for.
+
+        Args:
+            inputs: the first argument, of NumPy's or MLX's arrays; None where it is not known.
+        """
+
     def add_loss(self, loss: mx.array) -> None:
         """Add a scalar to the training loss; called from `call`."""
         record = _record.get()
@@ -173,6 +185,9 @@ class Layer(Weights, Calls):
             return self._draw(args, kwargs)
         first_call = not self.built
         self._ensure_built(args, kwargs)
+        if self.reads_ids and _record.get() is None and are_known(args[:1]):
+            with mx.stream(mx.cpu):  # which waits for nothing that a GPU still does
+                self.check_ids(args[0])
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
         training = _first_given(training, _in_training.get(), self.training)
         output = self._recorded(args, kwargs, mask=mask, training=training)

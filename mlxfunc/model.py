@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from .conversion import to_mlx
+from .given_ids import GivenIds
 from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
 from .registry import deserialize, serialize, sharing
@@ -120,6 +121,22 @@ class Model(Trainer):
                 "Give a list in that order, or a dict by name."
             )
         return values
+
+    @property
+    def reads_ids(self) -> bool:  # type: ignore[override]
+        return bool(self._graph is not None and self.given_ids.inputs)
+
+    @property
+    def given_ids(self) -> GivenIds:
+        """The way of the inputs to the layers that look them up."""
+        if self._given_ids is None or self._given_ids.graph is not self.graph:
+            self._given_ids = GivenIds(self.graph)
+        return self._given_ids
+
+    _given_ids: GivenIds | None = None
+
+    def check_ids(self, inputs: Any) -> None:
+        self.given_ids.check(self.flatten_inputs(inputs))
 
     def load_weights(self, file_or_weights: Any, strict: bool = True) -> Any:
         """Weights by the names of their layers, from a `.safetensors` or `.npz` file, or pairs.

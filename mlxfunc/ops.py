@@ -53,6 +53,13 @@ _NOT_IN_FILES = """
     full gather_mm gather_qmm gather_qqmm hamming identity linspace ones qqmm quantize segmented_mm
     to_fp8 tri zeros
 """
+# What only moves values: ids that were given are such ids afterwards.
+_MOVES = """
+    broadcast_to concat concatenate contiguous diagonal expand_dims flatten flip getitem
+    matrix_transpose moveaxis permute_dims repeat reshape roll split squeeze stack stop_gradient
+    swapaxes take take_along_axis tile transpose unflatten unstack
+"""
+MOVES = frozenset(_MOVES.split())
 IN_FILES, NOT_IN_FILES = frozenset(_IN_FILES.split()), frozenset(_NOT_IN_FILES.split())
 
 
@@ -82,6 +89,10 @@ class Operation(Layer):
             )
         super().__init__(name=name or unique_name(function))
         self.function = function
+
+    @property
+    def moves_values(self) -> bool:  # type: ignore[override]
+        return self.function in MOVES
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         return functions()[self.function](*args, **kwargs)

@@ -17,7 +17,8 @@ ORDER = (
     *("_blas", "files", "download", "random_state", "ranks", "conversion", "bounds", "storage"),
     "registry",
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
-    *("losses", "metrics", "graph", "nodes", "members", "weights", "arguments", "layer", "ops"),
+    *("losses", "metrics", "graph", "given_ids", "nodes", "members", "weights", "arguments"),
+    *("layer", "ops"),
     *("modules", "layers", "training", "callbacks", "batches", "model", "saving", "models"),
     *("summary", "plotting", "datasets", "utils", "cli", "__init__"),
 )

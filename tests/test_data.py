@@ -409,8 +409,8 @@ def test_words_are_not_numbers():
 @pytest.mark.parametrize(
     "token, label, message",
     [
-        (10, 0, r"input 'tokens': expected values in \[0, 10\), got 10"),
-        (-1, 0, r"input 'tokens': expected values in \[0, 10\), got -1"),
+        (10, 0, r"embedding\w*: expected ids in \[0, 10\), got 10"),
+        (-1, 0, r"embedding\w*: expected ids in \[0, 10\), got -1"),
         (1, 3, r"labels of output 'out': expected values in \[0, 3\), got 3"),
         (1, -1, r"labels of output 'out': expected values in \[0, 3\), got -1"),
     ],

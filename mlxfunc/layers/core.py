@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .. import activations, bounds, modules
+from ..given_ids import check_ids
 from ..layer import InputSpec, Layer
 
 
@@ -106,12 +107,16 @@ class Dense(KernelLayer):
 class Embedding(Layer):
     """weight[ids].
 
-    ids (...) integers in [0, input_dim) → (..., output_dim); weight (input_dim, output_dim).
+    ids (...) integers in [0, input_dim) → (..., output_dim); weight (input_dim, output_dim). Other
+    ids in data are refused; where the model itself computes one, it is -1 for the last row, as in
+    NumPy, and beyond that the nearest end of the table.
     With `mask_zero`, id 0 is padding: the mask is ids != 0. `weights` is a list of one array,
     (input_dim, output_dim), to start from.
 
     Source: https://keras.io/api/layers/core_layers/embedding/
     """
+
+    reads_ids = True
 
     def __init__(
         self,
@@ -142,6 +147,9 @@ class Embedding(Layer):
     def call(self, inputs: mx.array) -> mx.array:
         return bounds.take(self.weight, inputs, axis=0)
 
+    def check_ids(self, inputs: Any) -> None:
+        check_ids(self.name, inputs, self.input_dim)
+
     def compute_mask(self, inputs: mx.array, mask: Any = None) -> mx.array | None:
         return inputs != 0 if self.mask_zero else None
 
@@ -167,6 +175,7 @@ class Identity(Layer):
     """x"""
 
     supports_masking = True
+    moves_values = True
 
     def call(self, inputs: Any) -> Any:
         return inputs

@@ -149,6 +149,8 @@ class Concatenate(Merge):
     Source: https://keras.io/api/layers/merging_layers/concatenate/
     """
 
+    moves_values = True
+
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis

@@ -19,6 +19,8 @@ class Flatten(Layer):
     Source: https://keras.io/api/layers/reshaping_layers/flatten/
     """
 
+    moves_values = True
+
     def call(self, inputs: mx.array) -> mx.array:
         return inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
 
@@ -28,6 +30,8 @@ class Reshape(Layer):
 
     Source: https://keras.io/api/layers/reshaping_layers/reshape/
     """
+
+    moves_values = True
 
     def __init__(self, target_shape: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,6 +64,8 @@ class Permute(Layer):
     Source: https://keras.io/api/layers/reshaping_layers/permute/
     """
 
+    moves_values = True
+
     def __init__(self, dims: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dims = tuple(dims)
@@ -79,6 +85,8 @@ class RepeatVector(Layer):
 
     Source: https://keras.io/api/layers/reshaping_layers/repeat_vector/
     """
+
+    moves_values = True
 
     def __init__(self, n: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -220,6 +228,8 @@ class Cropping(Layer):
 
     Source: https://keras.io/api/layers/reshaping_layers/
     """
+
+    moves_values = True
 
     rank: int
 

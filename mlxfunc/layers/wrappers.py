@@ -38,6 +38,20 @@ class TimeDistributed(Layer):
         super().__init__(**kwargs)
         self.layer = as_layer(self.name, layer)
 
+    @property
+    def moves_values(self) -> bool:  # type: ignore[override]
+        return self.layer.moves_values
+
+    @property
+    def reads_ids(self) -> bool:  # type: ignore[override]
+        return self.layer.reads_ids
+
+    def check_ids(self, inputs: Any) -> None:
+        def fold(x: Any) -> Any:
+            return None if x is None else x[:].reshape(-1, *x.shape[2:])
+
+        self.layer.check_ids(tree_map(fold, inputs))
+
     def build(self, input_shape: Any) -> None:
         if not self.layer.built:
             self.layer.build(_map_shapes(self._step_shape, input_shape))
