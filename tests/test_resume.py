@@ -205,3 +205,31 @@ def test_a_backup_of_another_model_leaves_this_one_as_it_is(tmp_path):
         model.fit(X, Y, callbacks=[mf.callbacks.BackupAndRestore(tmp_path)], verbose=0)
     for got, want in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+L = mf.layers
+FROZEN = {
+    "dense": ((37,), lambda x: L.Dense(41, trainable=False)(x)),
+    "recurrent": ((9, 23), lambda x: L.LSTM(17, trainable=False)(x)),
+    "convolution": ((9, 7), lambda x: L.Flatten()(L.Conv1D(13, 3, trainable=False)(x))),
+    "attention": ((9, 11), lambda x: L.LSTM(5)(L.MultiHeadAttention(2, 8, trainable=False)(x, x))),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adafactor"])
+@pytest.mark.parametrize("shape, draw", FROZEN.values(), ids=FROZEN)
+def test_a_model_with_a_frozen_layer_goes_on_bit_for_bit(tmp_path, shape, draw, optimizer):
+    mf.utils.set_random_seed(1)
+    x = mf.Input(shape)
+    model = mf.Model(x, L.Dense(2)(draw(x)))
+    model.compile(optimizer, "mse", jit_compile=False)
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(24, *shape)).astype("f4"), "y": Y[:24]}
+    model.fit(**data, verbose=0)
+    model.save(tmp_path / "m.mlxfunc")
+    loaded = mf.saving.load_model(tmp_path / "m.mlxfunc")
+    np.testing.assert_array_equal(loaded.predict(data["x"]), model.predict(data["x"]))
+    for each in (model, loaded):
+        each.fit(**data, epochs=2, shuffle=False, verbose=0)
+    for got, want in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)

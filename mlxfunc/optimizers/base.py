@@ -75,9 +75,9 @@ class Optimizer(mlx.optimizers.Optimizer):
         self.loss_scale_factor = loss_scale_factor
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.decay = decay
-        # What a model may tell about its parameters, by path: the axes that lead from Keras's
-        # layout to MLX's, and names. Both matter to few optimizers.
-        self.layouts: dict[str, tuple[int, ...]] = {}
+        # What a model may tell about its parameters, by path: how Keras's layout leads to MLX's,
+        # and names. Both matter to few optimizers.
+        self.layouts: dict[str, Any] = {}
         self.names: dict[str, str] = {}
         self._excluded: re.Pattern[str] | None = None
         self._first_step: mx.array | None = None
@@ -286,12 +286,12 @@ class Optimizer(mlx.optimizers.Optimizer):
     def _to_keras(self, path: str, array: mx.array) -> mx.array:
         if not self.needs_keras_layout or path not in self.layouts:
             return array
-        return mx.transpose(array, np.argsort(self.layouts[path]).tolist())
+        return self.layouts[path].to_keras(array)
 
     def _from_keras(self, path: str, array: mx.array) -> mx.array:
         if not self.needs_keras_layout or path not in self.layouts:
             return array
-        return mx.transpose(array, self.layouts[path])
+        return self.layouts[path].from_keras(array)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""

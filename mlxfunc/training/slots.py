@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -39,11 +40,11 @@ def set_optimizer_state(model: Any, state: Mapping[str, mx.array]) -> None:
 
 
 def _tell_layouts(model: Any) -> None:
-    """Tell the optimizer each weight's axes from Keras's layout to MLX's, where they differ."""
+    """Tell the optimizer how Keras's layout of each weight leads to MLX's, where they differ."""
     if hasattr(model.optimizer, "layouts"):
         model.optimizer.layouts |= {
-            f"{path}.{name}" if path else name: record.axes
+            f"{path}.{name}" if path else name: replace(record, blocks=None)
             for path, module in model.named_modules()
             for name, record in getattr(module, "_records", {}).items()
-            if record.axes is not None
+            if record.axes or record.stored
         }

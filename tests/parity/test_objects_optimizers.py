@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlxfunc import optimizers, schedules
+from mlxfunc.weights import WeightRecord
 
 STEPS = 20
 # path: Keras's shape, and the axes that lead to MLX's layout
@@ -128,7 +129,11 @@ def make(name, arguments):
         kind, config = SCHEDULE
         arguments = {"learning_rate": getattr(schedules, kind)(*config)}
     optimizer = getattr(optimizers, name)(**arguments)
-    optimizer.layouts = {path: axes for path, (_, axes) in PARAMETERS.items() if axes}
+    optimizer.layouts = {
+        path: WeightRecord(shape, None, axes=axes)
+        for path, (shape, axes) in PARAMETERS.items()
+        if axes
+    }
     return optimizer
 
 
