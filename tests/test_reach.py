@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx2onnx
 import mlxfunc as mf
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx2onnx import reach
@@ -13,6 +14,9 @@ from mlx2onnx.convert import UnsupportedLayers
 from mlx2onnx.recording import record, record_at_all_sizes
 from mlx2onnx.trace import UnsupportedPrimitives
 from mlx2onnx.verify import run_onnx
+
+from fuzz import functions
+from tracing import compare
 
 SPEC = [("batch", "time", 4)]
 
@@ -110,3 +114,30 @@ def test_every_primitive_with_another_size_is_told():
         "argument 0 is (0, 1, 0), not (0, 0, 0)"
         in reach.difference(traced.recording, other, at).text
     )
+
+
+@pytest.mark.parametrize("seed", (2, 6, 51, 148, 155))
+def test_random_functions(seed):
+    assert functions.trial(seed) is None
+
+
+def test_the_mean_of_no_elements_is_no_number():
+    """As MLX has it; ONNX Runtime's mean of none is 0."""
+    fn = lambda x: (x[:, 1:] - x[:, :-1]).mean(1)  # noqa: E731
+    model = mlx2onnx.to_onnx(fn, inputs=SPEC, verbose=False)
+    (found,) = run_onnx(model, {"x": np.ones((2, 1, 4), np.float32)})
+    assert np.isnan(found).all()
+
+
+def test_a_mean_over_another_count_is_refused():
+    """It is one at the odd sizes that are traced."""
+    fn = lambda x: x[:, 1::2].sum(1) / ((x.shape[1] - 1) // 2)  # noqa: E731
+    with pytest.raises(UnsupportedPrimitives, match="time 5, 9, .* is right, .* 6, 10, "):
+        mlx2onnx.to_onnx(fn, inputs=SPEC)
+
+
+def test_pooling_of_what_is_padded_by_a_size():
+    def pooled(x):
+        return nn.AvgPool1d(4, 4)(mx.pad(x, [(0, 0), (0, x.shape[1]), (0, 0)]))
+
+    compare(pooled, SPEC, [{"batch": 2, "time": n} for n in (4, 5, 40)])

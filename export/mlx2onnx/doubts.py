@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -20,7 +21,7 @@ from mlx2onnx.session import open_session
 from mlx2onnx.verify import tolerances
 
 # Elements of all arrays in one run, and in all; the smallest size in doubt may have more.
-LARGEST, TOTAL, LARGEST_ONCE = 2**24, 2**28, 2**31
+LARGEST, TOTAL, LARGEST_ONCE = 2**27, 2**29, 2**31
 
 # Wrong sizes that tell enough.
 MANY = 8
@@ -91,24 +92,41 @@ def _wrong_sizes(doubt: Doubt, same: Same) -> Missing | None:
 
 def _wrong_on_axis(name: str, samples: list[Sample], same: Same) -> tuple[Sample, str] | None:
     """A sample that differs, and which sizes are right."""
-    doubtful = sorted((s for s in samples if s.differs), key=lambda s: s.elements)
-    if not doubtful:
-        return None
-    if doubtful[0].elements > LARGEST_ONCE:
-        size = doubtful[0].point[name]
-        return doubtful[0], f"it differs at {_said(name)} {size}, too large to be run here"
     right = {s.point[name]: True for s in samples if not s.differs}
     spent = 0
     wrong: list[Sample] = []
-    for each in doubtful:
-        spent += each.elements
-        if len(wrong) == MANY or (
-            each is not doubtful[0] and (each.elements > LARGEST or spent > TOTAL)
-        ):
+    first = _first_of_each_kind(samples)
+    others = sorted((s for s in samples if s.differs and s not in first), key=_elements)
+    for each in [*first, *others]:
+        if each in first and each.elements > LARGEST_ONCE:
+            text = f"it differs at {_said(name)} {each.point[name]}, too large to be run here"
+            return each, text
+        if each in first or (each.elements <= LARGEST and spent + each.elements <= TOTAL):
+            spent += each.elements
+            right[each.point[name]] = same(each.point)
+            wrong += [] if right[each.point[name]] else [each]
+        if len(wrong) == MANY:
             break
-        right[each.point[name]] = same(each.point)
-        wrong += [] if right[each.point[name]] else [each]
     return (wrong[0], _ranges(_said(name), right)) if wrong else None
+
+
+def _first_of_each_kind(samples: list[Sample]) -> list[Sample]:
+    """The smallest sample of each way to differ, and of each range of sizes that do.
+
+    Ways that differ in a number alone, as those of more chunks do, are one.
+    """
+    first: dict[Any, Sample] = {}
+    for index, (_, group) in enumerate(groupby(samples, key=lambda s: s.differs)):
+        for each in group:
+            if each.difference is not None:
+                kind = re.sub(r"\d+", "", each.difference.text)
+                first.setdefault((each.difference.primitive, kind), each)
+                first.setdefault(index, each)
+    return sorted({id(s): s for s in first.values()}.values(), key=_elements)
+
+
+def _elements(sample: Sample) -> int:
+    return sample.elements
 
 
 def _missing(doubt: Doubt, each: Sample, where: str, names: Sequence[str]) -> Missing:

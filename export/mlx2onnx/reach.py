@@ -1,7 +1,8 @@
 """How far a recording holds: the function is recorded again at sizes far from the probes.
 
 Where the recording at a size is what the merged one says, the file is right there. Where it is
-not, it may compute the same in another way (in chunks, say): then the file has to be run.
+not, it may compute the same in another way (in chunks, say): then the file has to be run. A branch
+at one odd size (`if n == 37`) may stay unseen.
 """
 
 from __future__ import annotations
@@ -9,20 +10,31 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx2onnx import lines, sizes
 from mlx2onnx.builder import to_numpy
-from mlx2onnx.recording import Differs, Recording, Spec, Traced, inputs_at, record, same_array
+from mlx2onnx.recording import (
+    Differs,
+    Primitive,
+    Recording,
+    Spec,
+    Traced,
+    inputs_at,
+    record,
+    same_array,
+)
 from mlx2onnx.sizes import Size
 
-# Those that tell most come first: far away, one, many divisors and none; a function of many
-# primitives is recorded at few.
-FAR, DIVISIBLE = 20_011, 100_800
+# Those that tell most come first: far away, one, a size that most steps divide, its neighbours. A
+# function of many primitives is recorded at few.
+FAR, DIVISIBLE = 20_011, 384_000
 LADDER = tuple(
     dict.fromkeys((
         FAR, 1, DIVISIBLE, 2, 1025, 64, 8, 100, DIVISIBLE + 1, 257, 33, 3, 513, 129, 1000, 16,
@@ -31,9 +43,11 @@ LADDER = tuple(
     ))
 )  # fmt: skip
 # Primitives to record in all, and the fewest sizes of a dimension.
-EFFORT, FEWEST = 1500, 4
+EFFORT, FEWEST = 600, 6
 # Where it has so many times the primitives it is a loop: larger sizes only cost more.
 GROWTH = 8
+# So it is where it takes so many seconds and times more: it may compute with lists or NumPy.
+SLOW, SLOWER = 0.5, 20
 
 Point = Mapping[str, int]
 
@@ -133,12 +147,16 @@ def _climb(
 ) -> list[Sample]:
     """Samples at these sizes, and on both sides of where the function begins to differ."""
     found: dict[int, Sample] = {}
+    slow = math.inf
     for size in sorted(ladder):
-        if (here := sample(size)) is None:
-            continue
-        found[size] = here
-        if here.primitives > most:
+        start = time.perf_counter()
+        here = sample(size)
+        seconds = time.perf_counter() - start
+        if here is not None:
+            found[size] = here
+        if seconds > slow or (here is not None and here.primitives > most):
             break
+        slow = min(slow, SLOW + SLOWER * seconds)
     for low, high in itertools.pairwise(sorted(found)):
         while high - low > 1 and found[low].differs != found[high].differs:
             middle = (low + high) // 2
@@ -164,6 +182,8 @@ def difference(merged: Recording, found: Recording, point: Point) -> Difference 
         more = len(found.primitives) - len(merged.primitives)
         text = f"{abs(more)} {'more' if more > 0 else 'fewer'} primitives" if more else "other uses"
         return Difference("trace", (), text)
+    if (empty := _newly_empty(merged, found)) is not None:
+        return Difference(empty.name, empty.arguments, "an array has no elements")
     known: dict[Size, int] = {}
 
     def same(expected: Any, actual: Any) -> bool:
@@ -190,8 +210,22 @@ def difference(merged: Recording, found: Recording, point: Point) -> Difference 
                 text = f"its shape is {as_text(b.shape)}, not {as_text(a.shape)}"
                 return Difference(actual.name, actual.arguments, text)
     for name, constant in merged.constants.items():
-        if not _same_constant(constant, found.constants[name], point):
+        now: Any = found.constants[name]
+        if isinstance(constant, Differs) and constant.form is None:
+            same_constant = _same_count(constant, now, merged, found)
+        else:
+            same_constant = _same_constant(constant, now, point)
+        if not same_constant:
             return Difference("constant", (), "a constant has another value")
+    return None
+
+
+def _newly_empty(merged: Recording, found: Recording) -> Primitive | None:
+    """A primitive that gives no elements here: runtimes differ in what they make of none."""
+    for expected, actual in zip(merged.primitives, found.primitives, strict=True):
+        for a, b in zip(expected.outputs, actual.outputs, strict=True):
+            if 0 in b.shape and 0 not in a.shape:
+                return actual
     return None
 
 
@@ -199,13 +233,29 @@ def _same_constant(expected: mx.array | Differs, actual: Any, point: Point) -> b
     if not isinstance(expected, Differs):
         return same_array(expected, actual)
     form = expected.form
-    if form is None:
-        return True  # It could not be lowered, so that nothing takes it.
+    assert form is not None
     value = float(to_numpy(actual).reshape(()))
     if isinstance(form, Size):
         return form.formula is not None and sizes.evaluate(form.formula, point) == value
     product = math.prod(point[s] for s in form.symbols)
     return math.isclose(value, form.factor * float(product) ** form.power, rel_tol=1e-6)
+
+
+def _same_count(expected: Differs, actual: mx.array, merged: Recording, found: Recording) -> bool:
+    """Whether a constant is still the count, or one over it, that makes a mean of a sum.
+
+    Nothing else takes a constant that cannot be computed.
+    """
+    for sum_, now in zip(merged.primitives, found.primitives, strict=True):
+        if sum_.name != "Reduce" or any(v.shape != () for v in expected.values):
+            continue
+        dims, dims_now = ([p.inputs[0].shape[a] for a in p.arguments[1]] for p in (sum_, now))
+        counts = sizes.products(dims, len(expected.values))
+        (count,) = sizes.products(dims_now, 1)
+        for before, after in ((counts, [count]), (sizes.shares(counts), sizes.shares([count]))):
+            if np.allclose([float(v) for v in expected.values], before, rtol=3e-7, atol=0):
+                return actual.shape == () and bool(np.isclose(actual.item(), after[0], rtol=1e-6))
+    return True
 
 
 def as_text(argument: Any) -> str:

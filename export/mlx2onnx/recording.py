@@ -91,6 +91,10 @@ class SizeDependent(Exception):
     """The computation itself changes with the size of a dynamic dimension."""
 
 
+def has_empty_arrays(recording: Recording) -> bool:
+    return any(0 in a.shape for p in recording.primitives for a in p.outputs)
+
+
 class Grows(SizeDependent):
     """The larger a dimension, the more primitives: a loop over it."""
 
@@ -149,11 +153,12 @@ def record_at_all_sizes(
 
     Unnamed dimensions are told apart, unless `fn` only takes them when they are equal; sizes that
     `fn` refuses (smaller than a kernel), or at which it is not yet what it is at larger ones, are
-    tried larger.
+    tried larger; so are those that leave an array without elements.
 
     Raises: SizeDependent; what `fn` raised first, when it fails at every size.
     """
     error: Exception | None = None
+    empty: Traced | None = None
     for named in dict.fromkeys((_name(specs, True), _name(specs, False))):
         sources: dict[str, tuple[int, int]] = {}
         for i, (shape, _) in enumerate(named):
@@ -170,13 +175,19 @@ def record_at_all_sizes(
             points = sizes.probes(list(sources), start)
             try:
                 found = [record(fn, inputs_at(named, given, point)) for point in points]
-                return Traced(merge(found, points), named, sources, points)
+                traced = Traced(merge(found, points), named, sources, points)
             except Grows:
                 raise
             except Exception as e:
                 if "Unable to get state" in str(e):
                     raise
                 error = error or e
+                continue
+            if not sources or not any(map(has_empty_arrays, found)):
+                return traced
+            empty = empty or traced
+    if empty is not None:
+        return empty
     assert error is not None
     error.add_note(f"while tracing a function for inputs of shapes {[s for s, _ in specs]}")
     raise error

@@ -40,6 +40,11 @@ class Size:
                 return name
         return None
 
+    @property
+    def may_be_none(self) -> bool:
+        """Whether it is 0 or less where every dimension is 1."""
+        return self.formula is not None and sum(c for _, c in self.formula) < 1
+
     def minus(self, other: int | Size) -> int | None:
         """`self - other` if that is the same in every probe."""
         others = other.values if isinstance(other, Size) else (other,) * len(self.values)
@@ -148,6 +153,11 @@ def solve_constant(values: Sequence[np.ndarray], points: Sequence[Probe]) -> Sca
         size = unify([int(n) for n in numbers], points)
         return size if isinstance(size, Size) and size.formula is not None else None
     return None
+
+
+def shares(counts: Sequence[int]) -> list[float]:
+    """One over each count, as MLX has it."""
+    return [1 / c if c else math.inf for c in counts]
 
 
 def _plain(factors: Sequence[float]) -> float:

@@ -19,9 +19,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx2onnx.api import to_onnx
 from mlx2onnx.recording import record
-from mlx2onnx.trace import UnsupportedPrimitives
 from mlx2onnx.report import Report, VerificationError, compare
 from mlx2onnx.session import open_session
+from mlx2onnx.trace import UnsupportedPrimitives
 
 FEATURES = 4
 NUMBERS = (1, 2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 30, 32, 48, 50, 64, 100, 128, 256, 500, 512, 1024)
@@ -117,7 +117,7 @@ STEPS: dict[str, Callable[[int, random.Random], Step]] = {
     "/ sqrt(n)": lambda k, _: lambda x: x / math.sqrt(x.shape[1]),
     "if n > {k}": lambda k, _: lambda x: mx.tanh(x) if x.shape[1] > k else x,
     "if n <= {k}": lambda k, _: lambda x: x.mean(1, keepdims=True) if x.shape[1] <= k else x,
-    "if n == {k}": lambda k, _: lambda x: -x if x.shape[1] == k else x,
+    "if n == {k}, small": lambda k, _: lambda x: -x if x.shape[1] == k else x,
     "if n == 1": lambda k, _: lambda x: 2 * x if x.shape[1] == 1 else x,
     "if n % {k}": lambda k, _: lambda x: -x if x.shape[1] % k == 0 else x,
     "if batch > {k}": lambda k, _: lambda x: x[:1] + x if x.shape[0] > k else x,
@@ -131,12 +131,12 @@ STEPS: dict[str, Callable[[int, random.Random], Step]] = {
     "to a multiple of {k} and back": lambda k, _: lambda x: _pad_to_multiple(x, k)[:, : x.shape[1]],
     "groups of {k}": lambda k, _: lambda x: _grouped(x, k),
     "pad {k}": lambda k, _: lambda x: mx.pad(x, [(0, 0), (k, 0), (0, 0)]),
-    "pad up to {k}": lambda k, _: lambda x: mx.pad(
-        x, [(0, 0), (0, max(0, k - x.shape[1])), (0, 0)]
+    "pad up to {k}": lambda k, _: (
+        lambda x: mx.pad(x, [(0, 0), (0, max(0, k - x.shape[1])), (0, 0)])
     ),
     "arange < {k}": lambda k, _: lambda x: x * (mx.arange(x.shape[1])[:, None] < k),
-    "arange < n - {k}": lambda k, _: lambda x: (
-        x * (mx.arange(x.shape[1])[:, None] < x.shape[1] - k)
+    "arange < n - {k}": lambda k, _: (
+        lambda x: x * (mx.arange(x.shape[1])[:, None] < x.shape[1] - k)
     ),
     "+ arange": lambda k, _: lambda x: x + mx.sin(mx.arange(x.shape[1]) / k)[:, None],
     "+ numpy arange": lambda k, _: lambda x: x + mx.array(np.arange(x.shape[1]) % k)[:, None],
@@ -193,6 +193,8 @@ def function(seed: int) -> Function:
             k = max(k, SMALLEST_CHUNK)
         elif name in ("x[:, ::{k}]", "x[:, 1::{k}]"):
             k = min(k, 5)
+        elif "small" in name:
+            k = min(k, 3)
         names.append(name.format(k=k))
         steps.append(STEPS[name](k, rng))
         numbers.append(k)

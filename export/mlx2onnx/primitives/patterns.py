@@ -5,11 +5,13 @@ A pattern is looked for when its last node is made; what it no longer needs is r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mlx2onnx import sizes
 from mlx2onnx.builder import Builder, Value
+from mlx2onnx.sizes import Int, Size
 
 # More elements than this are weights, which stay as they are.
 MAX_FOLDED = 2**14
@@ -47,14 +49,25 @@ def mean(g: Builder, event: Any) -> Value | None:
         if node is not None and maker is not None and maker.name == "Reduce" and numbers:
             source, axes = maker.inputs[0], maker.arguments[1]
             counts = sizes.products([source.shape[a] for a in axes], len(numbers))
-            wanted = [1 / c if event.name == "Multiply" else c for c in counts]
+            wanted = sizes.shares(counts) if event.name == "Multiply" else counts
             if len(numbers) == len(wanted) and np.allclose(numbers, wanted, rtol=3e-7, atol=0):
+                if any(isinstance(s := source.shape[a], Size) and s.may_be_none for a in axes):
+                    return _mean_or_nan(g, event, total, [source.shape[a] for a in axes])
                 kept = node.attributes["keepdims"].as_int() == 1
                 axes = reduced_axes(g, node) or axes
                 return g.reduce("ReduceMean", node.inputs[0], axes, keepdims=kept)
         if event.name == "Divide":
             break
     return None
+
+
+def _mean_or_nan(g: Builder, event: Any, total: Any, dims: Sequence[Int]) -> Value:
+    """The mean of an array that may have no elements: MLX's is NaN, where ONNX Runtime has 0."""
+    context = event.context
+    value = context.full(total)
+    for dim in dims:
+        value = g.op("Div", value, g.cast(context.scalar(dim, np.int64), total.dtype))
+    return value
 
 
 def without_factor(g: Builder, a: Value, b: Value) -> Value | None:

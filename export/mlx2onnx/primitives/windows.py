@@ -186,4 +186,6 @@ def _before_padding(g: Builder, event: Any, x: Any, kind: str) -> tuple[Value, l
                                                        for a in (0, rank + 1)):  # fmt: skip
         return context.full(x), None
     pads = [sides.get(a, (0, 0))[side] for side in (0, 1) for a in range(1, rank + 1)]
+    if any(isinstance(p, Size) for p in pads):
+        return context.full(x), None
     return context.full(pad.inputs[0]), pads
