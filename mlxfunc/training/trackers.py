@@ -52,7 +52,7 @@ class CompileMetrics(Metric):
     """All metrics of compile as one: `update_state(y, y_pred)` counts a batch in each of them."""
 
     def __init__(self, objective: Any) -> None:
-        super().__init__("compile_metrics")
+        super().__init__(name="compile_metrics")
         self.objective = objective
 
     @property
