@@ -21,6 +21,15 @@ def to_mlx(value: Any) -> mx.array:
     return mx.array(array.copy() if min(array.strides, default=0) < 0 else array)
 
 
+def check_real(array: Any, dtype: mx.Dtype, what: str) -> None:
+    """Raise ValueError where an array of `dtype` would lose the imaginary part of this one."""
+    if "complex" in str(array.dtype) and dtype != mx.complex64:
+        raise ValueError(
+            f"{what}: expected real numbers, got {str(array.dtype).rpartition('.')[2]}. Give the "
+            "real part, or the absolute value; Input(dtype='complex64') takes complex numbers."
+        )
+
+
 def dtype_name(dtype: mx.Dtype) -> str:
     return str(dtype).rpartition(".")[2]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .conversion import to_mlx
+from .conversion import check_real, to_mlx
 from .given_ids import GivenIds
 from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
@@ -411,6 +411,7 @@ def _fit(model: str, name: str, value: Any, tensor: SymbolicTensor) -> mx.array:
     elif value.ndim == tensor.ndim - 1 and tensor.shape[-1] == 1:
         value = value[..., None]
     _check_shape(model, name, value.shape, tensor.shape)
+    check_real(value, tensor.dtype, f"{model}: data for {name!r}")
     both_float = mx.issubdtype(value.dtype, mx.floating) and mx.issubdtype(
         tensor.dtype, mx.floating
     )

@@ -12,7 +12,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..conversion import to_mlx
+from ..conversion import check_real, to_mlx
+from .arguments import is_count
 from .arrays import (
     by_position,
     check_inputs,
@@ -87,6 +88,11 @@ class PyDataset:
             f"{type(self).__name__}: expected a `__getitem__` that returns a batch. Define it."
         )
 
+    def __iter__(self) -> Iterator[Any]:
+        """The batches in order, once."""
+        batches = self.num_batches
+        return map(self.__getitem__, count() if batches is None else range(batches))
+
     @property
     def num_batches(self) -> int | None:
         """The number of batches; None for a dataset without end."""
@@ -118,6 +124,7 @@ class Reader:
     ) -> None:
         self.input_names, self.output_names = list(model.input_names), list(model.output_names)
         self.shapes = [tuple(t.shape) for t in model.inputs]
+        self.dtypes = [t.dtype for t in (*model.inputs, *model.outputs)]
         self.check, self.class_weight, self.share = check, class_weight, share
         if class_weight is not None and len(self.output_names) > 1:
             raise ValueError(
@@ -125,7 +132,7 @@ class Reader:
                 "Give sample_weight by output instead."
             )
 
-    def read(self, x: Any, y: Any = None, w: Any = None, *, checked: bool = True) -> Batch:
+    def read(self, x: Any, y: Any = None, w: Any = None) -> Batch:
         """Arrays of one length, from any structure the user chose."""
         if self.class_weight is not None and w is not None:
             raise ValueError(
@@ -140,7 +147,11 @@ class Reader:
         ws = [] if w is None else self._weights(w)
         rows = count_rows({"x": xs, "y": ys, "sample_weight": ws})
         check_inputs(xs, self.input_names, self.shapes)
-        if checked and self.check is not None:
+        names = (*self.input_names, *self.output_names)
+        for array, dtype, name in zip((*xs, *ys), self.dtypes, names, strict=False):
+            if array is not None:
+                check_real(array, dtype, f"data for {name!r}")
+        if self.check is not None:
             self.check(xs, ys)
         return Batch(xs, ys, ws, rows, rows)
 
@@ -214,7 +225,7 @@ class ArraySource(Source):
         share: Callable[[int], slice] | None = None,
     ) -> None:
         size = 32 if size is None else size
-        if not isinstance(size, int | np.integer) or size < 1:
+        if not is_count(size, 1):
             raise ValueError(f"batch_size: expected a positive int, got {size!r}.")
         size = int(size)
         self.size, self.shuffle, self.seed, self.share = size, shuffle, seed, share
@@ -354,6 +365,8 @@ def is_stream(x: Any) -> bool:
     """Whether `x` yields batches, rather than being arrays."""
     if x is None or is_array(x) or hasattr(x, "to_numpy") or isinstance(x, Mapping):
         return False
+    if isinstance(x, list) and x and all(isinstance(item, Mapping) for item in x):
+        return True
     if isinstance(x, list | tuple):
         # A list of (x, y) pairs, not rows that happen to be tuples of numbers.
         pairs = isinstance(x, list) and all(isinstance(i, tuple) and len(i) in (2, 3) for i in x)

@@ -248,6 +248,6 @@ def callbacks_of_run(
 
 def _is_due(epoch: int, frequency: int | Collection[int]) -> bool:
     """Whether to validate after this epoch, counted from 1."""
-    if isinstance(frequency, int):
-        return epoch % frequency == 0
-    return epoch in frequency
+    if isinstance(frequency, Collection):
+        return epoch in frequency
+    return epoch % frequency == 0

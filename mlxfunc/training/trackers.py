@@ -17,7 +17,7 @@ class LossTracker(Mean):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        super().__init__(name=name)
         self.add_variable("total_rest")
         self.add_variable("count_rest")
 
