@@ -5,23 +5,42 @@ Source: https://keras.io/api/layers/activations/
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 
+from .conversion import to_mlx
 from .registry import Registry
 
 REGISTRY = Registry("activations")
 serialize, deserialize = REGISTRY.serialize, REGISTRY.deserialize
 
+Function = TypeVar("Function", bound=Callable[..., mx.array])
 
+
+def activation(*names: str) -> Callable[[Function], Function]:
+    """Registers a function of an array, also under `names`, and gives it what is not one as one."""
+
+    def register(function: Function) -> Function:
+        @functools.wraps(function)
+        def on_arrays(x: Any, *args: Any, **kwargs: Any) -> mx.array:
+            return function(to_mlx(x), *args, **kwargs)
+
+        return REGISTRY.register(on_arrays, *names)
+
+    return register
+
+
+@activation()
 def linear(x: mx.array) -> mx.array:
     """x"""
     return x
 
 
+@activation()
 def relu(
     x: mx.array,
     negative_slope: float = 0.0,
@@ -40,31 +59,37 @@ def relu(
     return y
 
 
+@activation()
 def relu6(x: mx.array) -> mx.array:
     """min(max(x, 0), 6)"""
     return mx.clip(x, 0, 6)
 
 
+@activation()
 def leaky_relu(x: mx.array, negative_slope: float = 0.2) -> mx.array:
     """x above zero, negative_slope * x below it."""
     return mx.where(x >= 0, x, negative_slope * x)
 
 
+@activation()
 def elu(x: mx.array, alpha: float = 1.0) -> mx.array:
     """x above zero, alpha * (exp(x) - 1) below it. Source: arXiv:1511.07289"""
     return mx.where(x > 0, x, alpha * mx.expm1(mx.minimum(x, 0)))
 
 
+@activation()
 def selu(x: mx.array) -> mx.array:
     """scale * elu(x, alpha), scale and alpha of arXiv:1706.02515."""
     return 1.0507009873554805 * elu(x, 1.6732632423543772)
 
 
+@activation()
 def celu(x: mx.array, alpha: float = 1.0) -> mx.array:
     """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1)). Source: arXiv:1704.07483"""
     return mx.maximum(x, 0) + alpha * mx.expm1(mx.minimum(x, 0) / alpha)
 
 
+@activation()
 def gelu(x: mx.array, approximate: bool = False) -> mx.array:
     """x * Phi(x), exact by default, else by tanh. Source: arXiv:1606.08415"""
     if approximate:
@@ -72,91 +97,109 @@ def gelu(x: mx.array, approximate: bool = False) -> mx.array:
     return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
 
 
+@activation("swish")
 def silu(x: mx.array) -> mx.array:
     """x * sigmoid(x), also called swish."""
     return x * mx.sigmoid(x)
 
 
+@activation()
 def sigmoid(x: mx.array) -> mx.array:
     """1 / (1 + exp(-x))"""
     return mx.sigmoid(x)
 
 
+@activation()
 def hard_sigmoid(x: mx.array) -> mx.array:
     """relu6(x + 3) / 6"""
     return mx.clip(x + 3, 0, 6) / 6
 
 
+@activation("hard_swish")
 def hard_silu(x: mx.array) -> mx.array:
     """x * hard_sigmoid(x), also called hard_swish."""
     return x * hard_sigmoid(x)
 
 
+@activation()
 def softmax(x: mx.array, axis: int = -1) -> mx.array:
     """exp(x) / sum of exp(x) over `axis`."""
     return mx.softmax(x, axis=axis)
 
 
+@activation()
 def log_softmax(x: mx.array, axis: int = -1) -> mx.array:
     """x - log of the sum of exp(x) over `axis`."""
     return x - mx.logsumexp(x, axis=axis, keepdims=True)
 
 
+@activation()
 def log_sigmoid(x: mx.array) -> mx.array:
     """-softplus(-x)"""
     return -mx.logaddexp(-x, 0)
 
 
+@activation()
 def softplus(x: mx.array) -> mx.array:
     """log(1 + exp(x))"""
     return mx.logaddexp(x, 0)
 
 
+@activation()
 def softsign(x: mx.array) -> mx.array:
     """x / (1 + |x|)"""
     return x / (1 + mx.abs(x))
 
 
+@activation()
 def tanh(x: mx.array) -> mx.array:
     """tanh(x)"""
     return mx.tanh(x)
 
 
+@activation()
 def tanh_shrink(x: mx.array) -> mx.array:
     """x - tanh(x)"""
     return x - mx.tanh(x)
 
 
+@activation()
 def hard_tanh(x: mx.array) -> mx.array:
     """min(max(x, -1), 1)"""
     return mx.clip(x, -1, 1)
 
 
+@activation()
 def hard_shrink(x: mx.array, threshold: float = 0.5) -> mx.array:
     """x where |x| > threshold, else 0."""
     return mx.where(mx.abs(x) > threshold, x, mx.zeros_like(x))
 
 
+@activation()
 def soft_shrink(x: mx.array, threshold: float = 0.5) -> mx.array:
     """sign(x) * max(|x| - threshold, 0)"""
     return mx.sign(x) * mx.maximum(mx.abs(x) - threshold, 0)
 
 
+@activation()
 def squareplus(x: mx.array, b: float = 4) -> mx.array:
     """(x + sqrt(x^2 + b)) / 2"""
     return 0.5 * (x + mx.sqrt(x * x + b))
 
 
+@activation()
 def exponential(x: mx.array) -> mx.array:
     """exp(x)"""
     return mx.exp(x)
 
 
+@activation()
 def mish(x: mx.array) -> mx.array:
     """x * tanh(softplus(x)). Source: arXiv:1908.08681"""
     return x * mx.tanh(softplus(x))
 
 
+@activation()
 def glu(x: mx.array, axis: int = -1) -> mx.array:
     """a * sigmoid(b), where a and b are the halves of x along `axis`, which must be even."""
     if x.shape[axis] % 2:
@@ -168,21 +211,25 @@ def glu(x: mx.array, axis: int = -1) -> mx.array:
     return a * mx.sigmoid(b)
 
 
+@activation()
 def sparse_plus(x: mx.array) -> mx.array:
     """0 up to -1, (x + 1)^2 / 4 between -1 and 1, x from 1 on."""
     return mx.where(x >= 1, x, 0.25 * mx.square(mx.clip(x, -1, 1) + 1))
 
 
+@activation()
 def sparse_sigmoid(x: mx.array) -> mx.array:
     """0 up to -1, (x + 1) / 2 between -1 and 1, 1 from 1 on."""
     return 0.5 * mx.clip(x + 1, 0, 2)
 
 
+@activation()
 def threshold(x: mx.array, threshold: float, default_value: float) -> mx.array:
     """x where x > threshold, else default_value."""
     return mx.where(x > threshold, x, mx.full(x.shape, default_value, x.dtype))
 
 
+@activation()
 def sparsemax(x: mx.array, axis: int = -1) -> mx.array:
     """The point of the probability simplex nearest to x along `axis`.
 
@@ -200,16 +247,6 @@ def sparsemax(x: mx.array, axis: int = -1) -> mx.array:
 
 
 swish, hard_swish = silu, hard_silu
-
-for _function in (
-    *(linear, relu, relu6, leaky_relu, elu, selu, celu, gelu, sigmoid, hard_sigmoid),
-    *(softmax, log_softmax, log_sigmoid, softplus, softsign, tanh, tanh_shrink, hard_tanh),
-    *(hard_shrink, soft_shrink, squareplus, exponential, mish, glu, sparse_plus),
-    *(sparse_sigmoid, threshold, sparsemax),
-):
-    REGISTRY.register(_function)
-REGISTRY.register(silu, "swish")
-REGISTRY.register(hard_silu, "hard_swish")
 
 
 def get(identifier: Any) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from .conversion import to_mlx
 from .registry import Configurable, Registry
 
 REGISTRY = Registry("constraints")
@@ -33,6 +34,7 @@ class MaxNorm(Constraint):
         self.max_value, self.axis = max_value, axis
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         norm = _norm(weight, self.axis)
         return weight * (mx.minimum(norm, self.max_value) / (_EPSILON + norm))
 
@@ -41,6 +43,7 @@ class NonNeg(Constraint):
     """max(w, 0)"""
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         return mx.maximum(weight, 0)
 
 
@@ -51,6 +54,7 @@ class UnitNorm(Constraint):
         self.axis = axis
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         return weight / (_EPSILON + _norm(weight, self.axis))
 
 
@@ -67,6 +71,7 @@ class MinMaxNorm(Constraint):
         self.min_value, self.max_value, self.rate, self.axis = min_value, max_value, rate, axis
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         norm = _norm(weight, self.axis)
         clipped = mx.clip(norm, self.min_value, self.max_value)
         wanted = self.rate * clipped + (1 - self.rate) * norm

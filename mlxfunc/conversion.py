@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-DTypeLike = str | mx.Dtype | None
+DTypeLike = str | type | np.dtype | mx.Dtype | None
 
 
 def to_mlx(value: Any) -> mx.array:
@@ -34,8 +34,10 @@ def dtype_name(dtype: mx.Dtype) -> str:
     return str(dtype).rpartition(".")[2]
 
 
-def as_dtype(dtype: str | mx.Dtype) -> mx.Dtype:
+def as_dtype(dtype: str | type | np.dtype | mx.Dtype) -> mx.Dtype:
     """`"float32"` → `mx.float32`; float64 is float32, the widest that every device has."""
+    if isinstance(dtype, type | np.dtype):
+        dtype = np.dtype(dtype).name
     if isinstance(dtype, mx.Dtype):
         return mx.float32 if dtype == mx.float64 else dtype
     name = {"float64": "float32", "bool": "bool_", "float": "float32", "int": "int32"}.get(

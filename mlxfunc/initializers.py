@@ -14,33 +14,43 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .conversion import DTypeLike, as_dtype, to_mlx
 from .registry import Configurable, Registry
 
 REGISTRY = Registry("initializers")
-get, serialize, deserialize = REGISTRY.get, REGISTRY.serialize, REGISTRY.deserialize
+serialize, deserialize = REGISTRY.serialize, REGISTRY.deserialize
 
 # The standard deviation of a unit normal cut at two of them.
 _TRUNCATED_STD = 0.87962566103423978
 
 
 class Initializer(Configurable):
-    """The base of all: subclasses implement `__call__(shape, dtype)`."""
+    """The base of all: subclasses implement `__call__(shape, dtype)`, or `values` for MLX's types.
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    Args:
+        shape: an int or several.
+        dtype: a name or MLX's dtype; None: float32.
+    """
+
+    def __call__(self, shape: int | Sequence[int], dtype: DTypeLike = None) -> mx.array:
+        sizes = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+        return self.values(sizes, as_dtype("float32" if dtype is None else dtype))
+
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         raise NotImplementedError(f"{type(self).__name__}: expected a `__call__(shape, dtype)`.")
 
 
 class Zeros(Initializer):
     """0"""
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         return mx.zeros(shape, dtype)
 
 
 class Ones(Initializer):
     """1"""
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         return mx.ones(shape, dtype)
 
 
@@ -50,8 +60,8 @@ class Constant(Initializer):
     def __init__(self, value: Any = 0.0) -> None:
         self.value = value
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
-        return mx.broadcast_to(mx.array(np.asarray(self.value)).astype(dtype), shape)
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        return mx.broadcast_to(to_mlx(self.value).astype(dtype), shape)
 
 
 class Identity(Initializer):
@@ -60,7 +70,7 @@ class Identity(Initializer):
     def __init__(self, gain: float = 1.0) -> None:
         self.gain = gain
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         if len(shape) != 2:
             raise ValueError(f"Identity: expected the shape of a matrix, got {tuple(shape)}.")
         return self.gain * mx.eye(shape[0], shape[1], dtype=dtype)
@@ -81,7 +91,7 @@ class RandomNormal(RandomInitializer):
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = mean, stddev, seed
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         return mx.random.normal(shape, dtype, self.mean, self.stddev, key=self.key())
 
 
@@ -91,7 +101,7 @@ class TruncatedNormal(RandomInitializer):
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         self.mean, self.stddev, self.seed = mean, stddev, seed
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         return self.mean + self.stddev * _truncated(shape, dtype, self.key())
 
 
@@ -103,7 +113,7 @@ class RandomUniform(RandomInitializer):
     ) -> None:
         self.minval, self.maxval, self.seed = minval, maxval, seed
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         return mx.random.uniform(self.minval, self.maxval, shape, dtype, key=self.key())
 
 
@@ -143,7 +153,7 @@ class VarianceScaling(RandomInitializer):
         fan_in, fan_out = (math.prod(shape[i] for i in group) for group in axes)
         return fan_in, fan_out
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         std = math.sqrt(self.scale / max(1.0, _FANS[self.mode](*self.fans(shape))))
         if self.distribution == "uniform":
             limit = math.sqrt(3.0) * std
@@ -213,7 +223,7 @@ class Orthogonal(RandomInitializer):
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         self.gain, self.seed = gain, seed
 
-    def __call__(self, shape: Sequence[int], dtype: mx.Dtype = mx.float32) -> mx.array:
+    def values(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: expected at least two axes, got shape {tuple(shape)}.")
         rows, columns = math.prod(shape[:-1]), shape[-1]
@@ -270,3 +280,9 @@ zeros, ones, constant, identity, orthogonal = Zeros, Ones, Constant, Identity, O
 random_normal, random_uniform, truncated_normal = RandomNormal, RandomUniform, TruncatedNormal
 glorot_uniform, glorot_normal, variance_scaling = GlorotUniform, GlorotNormal, VarianceScaling
 he_uniform, he_normal, lecun_uniform, lecun_normal = HeUniform, HeNormal, LecunUniform, LecunNormal
+
+
+def get(identifier: Any) -> Any:
+    """The initializer of that name, config or class, or one that gives the array."""
+    is_array = isinstance(identifier, mx.array | np.ndarray)
+    return Constant(identifier) if is_array else REGISTRY.get(identifier)

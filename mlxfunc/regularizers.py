@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from .conversion import to_mlx
 from .registry import Configurable, Registry
 
 REGISTRY = Registry("regularizers")
@@ -27,6 +28,7 @@ class L1(Regularizer):
         self.l1 = _factor("L1", "l1", l1, 0.01)
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         return self.l1 * mx.sum(mx.abs(weight))
 
 
@@ -37,6 +39,7 @@ class L2(Regularizer):
         self.l2 = _factor("L2", "l2", l2, 0.01)
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         return self.l2 * mx.sum(mx.square(weight))
 
 
@@ -48,6 +51,7 @@ class L1L2(Regularizer):
         self.l2 = _factor("L1L2", "l2", l2, 0.0)
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         return self.l1 * mx.sum(mx.abs(weight)) + self.l2 * mx.sum(mx.square(weight))
 
 
@@ -64,6 +68,7 @@ class OrthogonalRegularizer(Regularizer):
         self.mode = mode
 
     def __call__(self, weight: mx.array) -> mx.array:
+        weight = to_mlx(weight)
         if weight.ndim != 2:
             raise ValueError(
                 f"OrthogonalRegularizer: expected a matrix, got shape {weight.shape}. "

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .. import activations, bounds, modules
+from ..conversion import to_mlx
 from ..given_ids import check_ids
 from ..layer import InputSpec, Layer
 
@@ -199,7 +200,7 @@ class Masking(Layer):
         return inputs * self.compute_mask(inputs)[..., None].astype(inputs.dtype)
 
     def compute_mask(self, inputs: mx.array, mask: Any = None) -> mx.array:
-        return mx.any(inputs != self.mask_value, axis=-1)
+        return mx.any(to_mlx(inputs) != self.mask_value, axis=-1)
 
 
 class Lambda(Layer):

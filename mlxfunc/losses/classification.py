@@ -99,7 +99,8 @@ def sparse_categorical_crossentropy(
     Labels equal to `ignore_class` give 0 (and the class's mean leaves them out).
     Raises: ValueError when the labels are not shaped as the output without `axis`.
     """
-    y_pred, labels = as_float32(y_pred), _labels(y_true, y_pred, axis)
+    y_pred = as_float32(y_pred)
+    labels = _labels(y_true, y_pred, axis)
     kept = None if ignore_class is None else labels != ignore_class
     index = labels if kept is None else mx.where(kept, labels, 0)
     picked = take_along_axis(y_pred, mx.expand_dims(index, axis), axis=axis).squeeze(axis)
