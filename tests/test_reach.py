@@ -116,7 +116,7 @@ def test_every_primitive_with_another_size_is_told():
     )
 
 
-@pytest.mark.parametrize("seed", (2, 6, 51, 148, 155))
+@pytest.mark.parametrize("seed", [2, 6, 51, 148, 155])
 def test_random_functions(seed):
     assert functions.trial(seed) is None
 
