@@ -150,7 +150,15 @@ class Layer(Weights, Calls):
         """
 
     def add_loss(self, loss: mx.array) -> None:
-        """Add a scalar to the training loss; called from `call`."""
+        """Add a scalar to the training loss; called from `call`.
+
+        Raises: ValueError for anything but an array, such as a symbolic tensor.
+        """
+        if not isinstance(loss, mx.array):
+            raise ValueError(
+                f"{self.name}: expected an array in add_loss, got {loss!r}. Call it from a layer's "
+                "call, on what it computes."
+            )
         record = _record.get()
         if record is not None:
             record.losses.append((self, loss))

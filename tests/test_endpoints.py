@@ -183,6 +183,24 @@ def test_whole_models_side_by_side(name):
         assert mlx2onnx.verify(source, mlx2onnx.endpoint(exported, endpoint)).ok
 
 
+def test_modules_and_functions_have_images_channels_first():
+    """Alone and as an endpoint; without a Transpose between convolutions."""
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3))
+    image = [("batch", "height", "width", 3)]
+    options = {"inputs_as_nchw": True, "outputs_as_nchw": True}
+    exported = mlx2onnx.to_onnx(module, inputs=image, verbose=False, **options)
+    assert [node.op_type for node in exported.graph.node] == ["Conv", "Relu", "MaxPool", "Conv"]
+    assert dims(exported.graph.input[0]) == ["batch", 3, "height", "width"]
+    assert dims(exported.graph.output[0])[:2] == ["batch", 4]
+
+    sources = {"blur": module, "sum": lambda x, by: x.sum(1) * by}
+    inputs = {"blur": image, "sum": [("n", 4, 6), (1,)]}
+    exported = export(sources, inputs=inputs, inputs_as_nchw=["sum/x"])
+    assert [dims(v) for v in exported.graph.input][1:] == [["sum/n", 6, 4], [1]]
+    with pytest.raises(ValueError, match=r"in outputs_as_nchw, got 'x'. There is output"):
+        mlx2onnx.to_onnx(module, inputs=image, outputs_as_nchw="x")
+
+
 def fully_convolutional() -> mf.Model:
     """Refuses images of one pixel."""
     image = mf.Input((None, None, 3), name="image")

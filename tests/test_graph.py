@@ -285,6 +285,15 @@ def test_a_users_layer_needs_only_init_build_and_call():
     assert layer.get_config() == {"start": 2.0, "name": "scale", "trainable": True}
 
 
+def test_a_symbolic_loss_is_refused():
+    """It would never be added; a layer's call adds arrays."""
+    i = mf.Input((3,))
+    m = mf.Model(i, layers.Dense(2, name="dense")(i), name="net")
+    for layer, loss in ((m, ops.sum(m.output)), (m.layers[1], m.output), (m, 0.5)):
+        with pytest.raises(ValueError, match=f"{layer.name}: expected an array in add_loss"):
+            layer.add_loss(loss)
+
+
 def test_losses_are_those_of_the_last_call():
     class Penalty(layers.Layer):
         def call(self, x):

@@ -169,8 +169,9 @@ class Assembly:
         made = [prefix + name for name in model.output_names]
         made = [f"{name}_output" if name in names else name for name in made]
         out_names = self._names("output", made)
-        first_in = self._channels_first("inputs_as_nchw", names, specs)
-        first_out = self._channels_first("outputs_as_nchw", out_names, model.outputs)
+        ranks, out_ranks = ([t.ndim for t in side] for side in (specs, model.outputs))
+        first_in = self._channels_first("inputs_as_nchw", names, ranks)
+        first_out = self._channels_first("outputs_as_nchw", out_names, out_ranks)
         tensors, shapes = [], []
         for name, spec in zip(names, specs, strict=True):
             rank, own = len(spec.shape), name.removeprefix(prefix)
@@ -189,7 +190,7 @@ class Assembly:
             # A dtype that rules compute in another one.
             g.output(g.cast(tensor.to(layout), spec.dtype), name)
         self._note(source=f"mlxfunc {type(model).__name__}", model=model.name)
-        self._note(**{NCHW_INPUTS: ",".join(first_in), NCHW_OUTPUTS: ",".join(first_out)})
+        self._note_channels_first(first_in, first_out)
         self._note(**{RIGHT_PADDED: "yes" if walk.right_padded else ""})
         return shapes
 
@@ -207,10 +208,18 @@ class Assembly:
         entries = {key: self._sized(entry, prefix) for key, entry in named.items()}
         given: Any = entries if isinstance(inputs, Mapping) else list(entries.values())
         names = (self.options.names["input"], self.options.names["output"])
+        images: dict[str, list[str]] = {}
+
+        def channels_first(side: str, names: list[str], ranks: list[int]) -> list[str]:
+            images[side] = self._channels_first(f"{side}_as_nchw", names, ranks)
+            return images[side]
+
         trace.function_to_graph(
             self.g, source, given, *names, prefix,
             doubt=lambda doubt: self.doubts.append((source, prefix, doubt)),
+            channels_first=channels_first,
         )  # fmt: skip
+        self._note_channels_first(images["inputs"], images["outputs"])
         self._note(source=getattr(source, "__name__", type(source).__name__))
         return [trace.as_spec(entry) for entry in entries.values()]
 
@@ -234,8 +243,11 @@ class Assembly:
             )
         return list(given)
 
-    def _channels_first(self, option: str, names: Sequence[str], specs: Sequence[Any]) -> list[str]:
-        images = [name for name, spec in zip(names, specs, strict=True) if len(spec.shape) >= 3]
+    def _note_channels_first(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        self._note(**{NCHW_INPUTS: ",".join(inputs), NCHW_OUTPUTS: ",".join(outputs)})
+
+    def _channels_first(self, option: str, names: Sequence[str], ranks: Sequence[int]) -> list[str]:
+        images = [name for name, rank in zip(names, ranks, strict=True) if rank >= 3]
         self._images[option] += images
         wanted = self.options.nchw[option]
         if isinstance(wanted, bool):

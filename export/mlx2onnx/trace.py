@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -14,8 +14,11 @@ import numpy as np
 from mlx2onnx import sizes
 from mlx.utils import tree_flatten
 from mlx2onnx.builder import Builder, Value
+from mlx2onnx.layout import channels_first as first
+from mlx2onnx.layout import plain
 from mlx2onnx.lowering import RULES_FOLDER, Lowering, Missing, UnsupportedPrimitives
 from mlx2onnx.modes import evaluating, module_of
+from mlx2onnx.primitives.shaping import transposed
 from mlx2onnx.reach import Doubt, explore
 from mlx2onnx.recording import SizeDependent, Spec, Traced, record_at_all_sizes
 
@@ -111,11 +114,13 @@ def function_to_graph(
     output_names: Sequence[str] | None = None,
     prefix: str = "",
     doubt: Callable[[Doubt], None] | None = None,
+    channels_first: Callable[[str, list[str], list[int]], Collection[str]] = lambda *_: (),
 ) -> None:
     """Makes `fn`, a function of arrays or an `mlx.nn.Module`, the graph of `g`.
 
     `inputs` are arrays or specs, a list or a dict by argument name; see `as_spec`. Names of the
-    graph begin with `prefix`; `doubt` is that of `lower`.
+    graph begin with `prefix`; `doubt` is that of `lower`. `channels_first` picks, of
+    the names and ranks of a side, "inputs" or "outputs", those that the graph has channels first.
 
     Raises: TypeError and ValueError for a spec; UnsupportedPrimitives.
     """
@@ -126,13 +131,12 @@ def function_to_graph(
         raise ValueError(f"to_onnx: expected {len(entries)} input names, got {len(names)}.")
     specs = [as_spec(entry) for entry in entries]
     given = [entry if isinstance(entry, mx.array) else None for entry in entries]
+    images = channels_first(
+        "inputs", [prefix + name for name in names], [len(shape) for shape, _ in specs]
+    )
     values = [
-        g.input(
-            prefix + name,
-            dtype,
-            ["batch" if d is None and a == 0 else d for a, d in enumerate(shape)],
-        )
-        for name, (shape, dtype) in zip(names, specs, strict=True)
+        _input(g, prefix + name, spec, prefix + name in images)
+        for name, spec in zip(names, specs, strict=True)
     ]
     weights: dict[str, mx.array] = {}
     if (module := module_of(fn)) is not None:
@@ -143,8 +147,20 @@ def function_to_graph(
     names = list(output_names or _output_names(len(made), names))
     if len(names) != len(made):
         raise ValueError(f"to_onnx: expected {len(made)} output names, got {len(names)}.")
-    for value, name in zip(made, names, strict=True):
-        g.output(value, prefix + name)
+    ranks = [0 if value.shape is None else len(value.shape) for value in made]
+    images = channels_first("outputs", [prefix + name for name in names], ranks)
+    for value, name, rank in zip(made, names, ranks, strict=True):
+        perm = first(rank).perm if prefix + name in images else range(rank)
+        g.output(transposed(g, value, perm), prefix + name)
+
+
+def _input(g: Builder, name: str, spec: Spec, is_image: bool) -> Value:
+    """An input in MLX's layout; an image's is channels first in the graph."""
+    shape, dtype = spec
+    dims = ["batch" if d is None and a == 0 else d for a, d in enumerate(shape)]
+    layout = (first if is_image else plain)(len(shape))
+    value = g.input(name, dtype, [dims[axis] for axis in layout.perm])
+    return transposed(g, value, [layout.axis(axis) for axis in range(len(shape))])
 
 
 def as_spec(entry: Any) -> Spec:

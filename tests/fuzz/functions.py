@@ -177,7 +177,7 @@ ENDS: dict[str, Step] = {
     "last": lambda x: x[:, -1],
     "first": lambda x: x[:, 0],
     "flat": lambda x: x.reshape(x.shape[0], -1),
-    "total": lambda x: x.sum(),
+    "mean of all": lambda x: x.mean(),
 }
 # Loops over fewer steps than this are unrolled too long.
 SMALLEST_CHUNK = 12
