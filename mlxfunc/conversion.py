@@ -47,3 +47,18 @@ def as_dtype(dtype: str | type | np.dtype | mx.Dtype) -> mx.Dtype:
     if not isinstance(found, mx.Dtype):
         raise ValueError(f"dtype: expected the name of an MLX dtype, got {dtype!r}. Use 'float32'.")
     return found
+
+
+def compute(*values: Any) -> None:
+    """Begin to compute all arrays in these structures, so that any thread may ask for them.
+
+    Raises: RuntimeError for what another thread has left to compute.
+    """
+    try:
+        mx.async_eval(*values)
+    except RuntimeError as error:
+        if "no Stream" in str(error):
+            error.add_note(
+                "An array of another thread is not computed yet. Call mx.eval on it in that thread."
+            )
+        raise

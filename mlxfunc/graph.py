@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -27,15 +26,15 @@ ROUNDS = ((127, 1), (1009, 1), (3, 5040))
 
 Pair = tuple[int, int]
 
-_name_counts: Counter[str] = Counter()
+_name_counts: dict[str, Iterator[int]] = {}
 _serial = itertools.count()
 
 
 def unique_name(class_name: str) -> str:
     """`Conv2D` → `conv2d`, then `conv2d_1`, `conv2d_2` …"""
     base = snake_case(class_name).strip("_")
-    _name_counts[base] += 1
-    count = _name_counts[base] - 1
+    # One look-up and one `next`: two threads never get one number.
+    count = next(_name_counts.setdefault(base, itertools.count()))
     return f"{base}_{count}" if count else base
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from . import regularizers
 from .arguments import InputSpec as InputSpec
@@ -293,7 +293,7 @@ class Layer(Weights, Calls):
         wanted = list(inspect.signature(self.build).parameters)[1:]
         first = shapes_of(args[0]) if args else None
         self.build(first, **{name: shapes[name] for name in wanted if name in shapes})
-        self.list_once()
+        self.settle()
         self.built = True
 
     def _draw(self, args: tuple, kwargs: dict) -> Any:
@@ -305,6 +305,7 @@ class Layer(Weights, Calls):
     def draw(self, args: tuple, kwargs: dict) -> Node:
         """A symbolic call, its shapes found by probing; not yet one of `get_output_at`'s."""
         self._ensure_built(args, kwargs)
+        mx.eval([leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, mx.array)])
         mask = kwargs.get("mask")
         if mask is None and args:
             mask = tree_map(lambda x: x.mask if is_symbolic(x) else None, args[0])
@@ -349,7 +350,7 @@ class Layer(Weights, Calls):
             _record.reset(token)
             set_random_state(random_state)
             if arrays:
-                self.load_weights(arrays, strict=False)
+                self.update(tree_unflatten(arrays), strict=False)
 
     # Configuration.
 
@@ -453,7 +454,7 @@ def _build_once(build: Callable) -> Callable:
         self._builds += 1
         try:
             build(self, *args, **kwargs)
-            self.list_once()
+            self.settle()
         finally:
             self._builds -= 1
         self.built = True

@@ -97,11 +97,15 @@ class Members(nn.Module):
         self._aliases[key] = tree_map(lambda array: names[id(array)], value)
         return True
 
-    def list_once(self) -> None:
-        """Lists and dicts that were filled with weights one by one stand for them."""
+    def settle(self) -> None:
+        """At the end of `build`: list weights once, and compute all that the layer holds.
+
+        An array that is not computed belongs to the thread that made it.
+        """
         for key, value in list(self.items()):
             if isinstance(value, list | dict) and not isinstance(value, nn.Module):
-                setattr(self, key, value)
+                setattr(self, key, value)  # It may have been filled with weights one by one.
+        mx.eval(self, [value for value in vars(self).values() if isinstance(value, _STRUCTURES)])
 
     def free_name(self, name: str) -> str:
         """A name like this one for an array, which no member, attribute or method has."""
@@ -128,6 +132,12 @@ class Members(nn.Module):
                 names.remove(old)
                 names.add(new)
         self._unnamed.discard(old)
+
+    def apply(self, map_fn: Callable, filter_fn: Callable | None = None) -> nn.Module:
+        """Replace each array by `map_fn(array)`, computed; `set_dtype` does it by this."""
+        super().apply(map_fn, filter_fn)
+        mx.eval(self)
+        return self
 
     def filter_and_map(
         self,

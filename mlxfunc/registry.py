@@ -18,7 +18,7 @@ from .storage import blaming
 
 REGISTRIES: dict[str, Registry] = {}
 _REGISTERED: dict[str, Any] = {}
-_SCOPES: list[dict[str, Any]] = []
+_SCOPES: ContextVar[tuple[dict[str, Any], ...]] = ContextVar("scopes", default=())
 _SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
 _BY_REFERENCE: ContextVar[bool] = ContextVar("by_reference", default=False)
 
@@ -56,7 +56,7 @@ class Registry:
 
         Raises: ValueError with the nearest known names.
         """
-        for known in (*reversed(_SCOPES), _REGISTERED, self._objects):
+        for known in (*reversed(_SCOPES.get()), _REGISTERED, self._objects):
             if name in known:
                 return known[name]
         singular = "loss" if self.kind == "losses" else self.kind.removesuffix("s")
@@ -208,12 +208,15 @@ def register_serializable(package: str = "Custom", name: str | None = None) -> C
 
 @contextlib.contextmanager
 def custom_object_scope(custom_objects: dict[str, Any]) -> Iterator[None]:
-    """Within the block these names, too, are known to every registry, before all others."""
-    _SCOPES.append(dict(custom_objects))
+    """Within the block these names, too, are known to every registry, before all others.
+
+    In this thread and in those that load its data; another thread opens a scope of its own.
+    """
+    token = _SCOPES.set((*_SCOPES.get(), dict(custom_objects)))
     try:
         yield
     finally:
-        _SCOPES.pop()
+        _SCOPES.reset(token)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -250,7 +253,7 @@ def _public_name(obj: Any) -> Any:
     """The name a file may find `obj` by. Raises: ValueError when that would find another one."""
     if _BY_REFERENCE.get():
         return obj
-    for name, known in _REGISTERED.items():
+    for name, known in list(_REGISTERED.items()):
         if known is obj:
             return name
     same = {

@@ -163,7 +163,8 @@ class Weights(Members):
         array = _promised(self.name, record.shape, kind)
         if array is None:
             array = record.initializer(record.shape, kind)
-        self[key] = record.from_keras(array)
+        self[key] = array = record.from_keras(array)
+        mx.eval(array)
         self._records[key] = record
         self._listed.add(key)
         if name is None:
@@ -233,6 +234,7 @@ class Weights(Members):
                 f"{self.name}: expected {len(rows)} weights, got {len(weights)}. "
                 f"Give the list that get_weights() of the same architecture returns.{hint}"
             )
+        arrays = []
         for (module, key, record), array in zip(rows, weights, strict=True):
             old = module[key]
             new = to_mlx(array).astype(old.dtype)
@@ -243,7 +245,10 @@ class Weights(Members):
                     f"{owner}: expected {key} of shape {shape}, got {new.shape}. "
                     "Weights are in Keras's layout."
                 )
-            module[key] = record.from_keras(new) if record else new
+            arrays.append(record.from_keras(new) if record else mx.contiguous(new))
+        mx.eval(arrays)
+        for (module, key, _), array in zip(rows, arrays, strict=True):
+            module[key] = array
 
     def save_weights(self, file: str | os.PathLike) -> None:
         """Write the weights by their paths to a `.safetensors` or `.npz` file, whole or not at all.
@@ -260,7 +265,9 @@ class Weights(Members):
         Raises: ValueError for others, and for a damaged file. Then no weight has changed.
         """
         if not isinstance(file_or_weights, str | os.PathLike):
-            return super().load_weights(file_or_weights, strict)
+            pairs = [(name, _settled(array)) for name, array in file_or_weights]
+            mx.eval(pairs)
+            return super().load_weights(pairs, strict)
         own = dict(tree_flatten(self.parameters()))
         arrays = storage.load_arrays(file_or_weights, sum(array.nbytes for array in own.values()))
         if strict:
@@ -295,6 +302,10 @@ class Weights(Members):
         for m, key, record in self._variables():
             if record and record.constraint is not None and key not in m._no_grad:
                 m[key] = record.from_keras(record.constraint(record.to_keras(m[key])))
+
+
+def _settled(array: Any) -> Any:
+    return mx.contiguous(array) if isinstance(array, mx.array) else array
 
 
 def _sizes(layer: str, shape: Any) -> tuple[int, ...]:

@@ -141,6 +141,7 @@ class Recurrent(Layer):
             raise AttributeError(f"{self.name}: expected stateful=True to reset the state.")
         if self.states is not None:
             self.states[:] = [mx.zeros_like(state) for state in self.states]
+            mx.eval(self.states)
 
     reset_states = reset_state
 

@@ -39,6 +39,7 @@ class Metric(Configurable):
     def add_variable(self, name: str, shape: Sequence[int] = ()) -> None:
         """Make `state[name]`, zeros of this shape."""
         self.state[name] = mx.zeros(shape, as_dtype(self.dtype))
+        mx.eval(self.state[name])
 
     def build(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         """Make the state that depends on the shapes of labels and output."""
@@ -81,6 +82,7 @@ class Metric(Configurable):
         """Forget everything."""
         for name, value in self.state.items():
             self.state[name] = mx.zeros_like(value)
+        mx.eval(self.state)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Update, then the result."""

@@ -127,7 +127,7 @@ class Optimizer(mlx.optimizers.Optimizer):
     def learning_rate(self, value: Any) -> None:
         if callable(value):
             self._schedulers["learning_rate"] = value
-            self.state["learning_rate"] = mx.array(value(self.step)).astype(mx.float32)
+            self._set_rate(value(self.step))
             return
         if "learning_rate" in self._schedulers:
             raise TypeError(
@@ -138,7 +138,11 @@ class Optimizer(mlx.optimizers.Optimizer):
             raise TypeError(
                 f"{self.name}: expected learning_rate to be a number or a schedule, got {value!r}."
             )
-        self.state["learning_rate"] = mx.array(value).astype(mx.float32)
+        self._set_rate(value)
+
+    def _set_rate(self, value: Any) -> None:
+        self.state["learning_rate"] = rate = mx.array(value).astype(mx.float32)
+        mx.eval(rate)
 
     lr = learning_rate
 

@@ -202,7 +202,6 @@ class SwapEMAWeights(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._require_averages()
-        self._raw = None  # of a run that broke off
 
     def _require_averages(self) -> None:
         if not getattr(self.model.optimizer, "use_ema", False):

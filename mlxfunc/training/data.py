@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..conversion import check_real, to_mlx
+from ..conversion import check_real, compute, to_mlx
 from .arguments import is_count
 from .arrays import (
     by_position,
@@ -39,10 +39,14 @@ class Batch:
     total: int = 0
 
     def on_device(self) -> Batch:
+        """Its arrays as MLX's, being computed: those that are only promised stay in this thread."""
+
         def move(arrays: list[Any]) -> list[Any]:
             return [None if a is None else to_mlx(a) for a in arrays]
 
-        return Batch(move(self.x), move(self.y), move(self.w), self.rows, self.total)
+        batch = Batch(move(self.x), move(self.y), move(self.w), self.rows, self.total)
+        compute(batch.x, batch.y, batch.w)
+        return batch
 
     def part(self, rows: slice) -> Batch:
         """Only these rows, as this machine's share."""
@@ -147,6 +151,7 @@ class Reader:
         ws = [] if w is None else self._weights(w)
         rows = count_rows({"x": xs, "y": ys, "sample_weight": ws})
         check_inputs(xs, self.input_names, self.shapes)
+        compute(xs, ys, ws)
         names = (*self.input_names, *self.output_names)
         for array, dtype, name in zip((*xs, *ys), self.dtypes, names, strict=False):
             if array is not None:
@@ -269,7 +274,9 @@ class ArraySource(Source):
             x, y, w = (
                 [None if a is None else _take(a, rows) for a in group] for group in self.groups
             )
-            yield Batch(x, y, w, len(rows) if order is not None else rows.stop - rows.start, total)
+            own = len(rows) if order is not None else rows.stop - rows.start
+            batch = Batch(x, y, w, own, total)
+            yield batch.on_device() if self.streams else batch
 
 
 def _take(array: Any, rows: Any) -> mx.array:

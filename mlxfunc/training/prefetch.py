@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -39,7 +42,9 @@ def prefetch(items: Iterable[Any], depth: int) -> Iterator[Any]:
         except BaseException as error:
             put((_DONE, error))
 
-    thread = threading.Thread(target=work, name="mlxfunc-prefetch", daemon=True)
+    # The thread knows the custom objects that are known here.
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(work,), name="mlxfunc-prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -60,13 +65,16 @@ def fetch(
 ) -> Iterator[Any]:
     """`dataset[i]` for each i of `order`, in that order, by several workers."""
     if workers <= 1 and not processes:
-        yield from (dataset[i] for i in order)
+        yield from (_get(dataset, i) for i in order)
         return
     waiting: deque[Future] = deque()
     with _executor(dataset, workers, processes) as pool:
         try:
             for i in order:
-                waiting.append(pool.submit(*((_item, i) if processes else (_get, dataset, i))))
+                if processes:
+                    waiting.append(pool.submit(_item, i))
+                else:
+                    waiting.append(pool.submit(contextvars.copy_context().run, _get, dataset, i))
                 if len(waiting) >= max(depth, workers):
                     yield waiting.popleft().result()
             while waiting:
@@ -96,8 +104,11 @@ def _adopt(dataset: Any) -> None:
 
 
 def _item(i: int) -> Any:
-    return _adopted[0][i]
+    return _get(_adopted[0], i)
 
 
 def _get(dataset: Any, i: int) -> Any:
-    return dataset[i]
+    """A batch whose arrays are computed: lazy ones belong to this thread."""
+    item = dataset[i]
+    mx.eval(item)
+    return item

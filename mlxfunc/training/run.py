@@ -177,7 +177,6 @@ class Run:
                 for hook in begin:
                     hook(index, {})
             result = step(batch)
-            mx.async_eval(result, step.state)
             yield result
             unreported = index, result
             if (index + 1) % per_call == 0 or index + 1 == data.steps:

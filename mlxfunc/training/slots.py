@@ -35,6 +35,8 @@ def set_optimizer_state(model: Any, state: Mapping[str, mx.array]) -> None:
     optimizer.init(model.parameters())
     owners = {path.rpartition(".")[0] for path in state}
     own = dict(tree_flatten(optimizer.state))
+    # What began late has its first step beside its arrays.
+    own |= {path: optimizer.step for path in state if path.endswith(".start")}
     check(state, {path: own[path] for path in own if path.rpartition(".")[0] in owners})
     optimizer.state = tree_unflatten([*state.items()])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -12,9 +13,10 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
+from ..conversion import compute
 from ..graph import leaves
 from ..layer import recording
-from ..random_state import get_random_state, set_random_state
+from ..random_state import get_random_key, set_random_state, state_of_key
 from . import distributed
 from .data import Batch
 from .precision import cast as cast_floats
@@ -27,16 +29,21 @@ COMPILE_FROM = 1000
 class CompiledStep:
     """`function(batch)`, which moves `state` in place, compiled once for each size of batch.
 
-    Sizes beyond `MAX_SIGNATURES` run uncompiled, with one warning. A step that fails leaves the
-    state as it was before.
+    Sizes beyond `MAX_SIGNATURES` run uncompiled, with one warning. When a step returns, the new
+    state and the results are being computed, and any thread may ask for them. A step that fails
+    leaves the state as it was before.
 
     Args:
         state: dicts, lists and modules whose arrays the function reads and replaces.
         compiled: False runs the function as it is.
+        lock: while it is held by another thread, the state may hold what is being traced.
     """
 
-    def __init__(self, function: Callable[..., Any], state: list[Any], compiled: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], state: list[Any], compiled: bool, lock: Any
+    ) -> None:
         self.function, self.state, self.compiled = function, state, compiled
+        self.lock = lock
         self.signatures: set[Any] = set()
         self._warned = False
         captured = [*state, mx.random.state]
@@ -46,25 +53,23 @@ class CompiledStep:
 
     def __call__(self, batch: Batch) -> Any:
         arguments = (batch.x, batch.y, batch.w, batch.rows, batch.total)
-        if not self.compiled:
-            with _Unharmed(self.state):
-                return self.function(*arguments)
-        signature = tuple(
-            None if a is None else (*a.shape, a.dtype) for a in (*batch.x, *batch.y, None, *batch.w)
-        )
-        if signature in self.signatures:
-            return self._run(*arguments)
-        full = len(self.signatures) >= MAX_SIGNATURES
-        if full:
-            self._warn()
-        with _Unharmed(self.state):
-            result = (self.function if full else self._run)(*arguments)
-        if not full:
-            self.signatures.add(signature)
+        with self.lock, _Unharmed(self.state):
+            result = self._chosen(batch)(*arguments)
+            compute(result, self.state)
         return result
 
+    def _chosen(self, batch: Batch) -> Callable[..., Any]:
+        """The compiled function, unless there are too many sizes of batches."""
+        arrays = (*batch.x, *batch.y, None, *batch.w)
+        signature = tuple(None if a is None else (*a.shape, a.dtype) for a in arrays)
+        if len(self.signatures) < MAX_SIGNATURES or signature in self.signatures:
+            self.signatures.add(signature)
+            return self._run
+        self._warn()
+        return self.function
+
     def _warn(self) -> None:
-        if not self._warned:
+        if self.compiled and not self._warned:
             self._warned = True
             warnings.warn(
                 f"data: more than {MAX_SIGNATURES} different batch sizes; further ones run "
@@ -81,6 +86,7 @@ class StepCache:
 
     def __init__(self) -> None:
         self._steps: dict[Any, CompiledStep] = {}
+        self._lock = threading.RLock()
         self.single_batches = 0  # Steps of `train_on_batch` and `test_on_batch` so far.
 
     def get(self, model: Any, kind: str, compiled: bool) -> CompiledStep:
@@ -89,7 +95,7 @@ class StepCache:
         state = _state_of(model, kind)
         step = self._steps.get((kind, compiled, trained))
         if step is None or [id(part) for part in step.state] != [id(part) for part in state]:
-            step = CompiledStep(_function(model, kind), state, compiled)
+            step = CompiledStep(_function(model, kind), state, compiled, self._lock)
             self._steps[kind, compiled, trained] = step
         return step
 
@@ -137,13 +143,16 @@ def _function(model: Any, kind: str) -> Callable[..., Any]:
 
 
 class _Unharmed:
-    """Puts every array of `state` back when the block raises: tracing leaves tracers in it."""
+    """Puts every array of `state` back when the block raises.
+
+    Tracing leaves tracers in it, and what cannot be computed makes all later states worthless.
+    """
 
     def __init__(self, state: list[Any]) -> None:
         self.state = state
 
     def __enter__(self) -> None:
-        self.random = get_random_state()
+        self.random = get_random_key()
         self.places: list[tuple[Any, Any, mx.array]] = []
         seen: set[int] = set()
         stack = list(self.state)
@@ -163,7 +172,7 @@ class _Unharmed:
             return
         for holder, key, value in self.places:
             holder[key] = value
-        set_random_state(self.random)
+        set_random_state(state_of_key(self.random))
 
 
 def should_compile(jit_compile: bool | str, steps: int | None) -> bool:
