@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from mlxfunc import layers
+from mlx2onnx.session import run_onnx
 
 
 def build(dtype):
@@ -57,3 +58,56 @@ def test_nothing_is_said_of_what_a_function_lacks():
     exported = mlx2onnx.to_onnx(lambda x: mx.exp(x), inputs=[("batch", 2)], verbose=False)
     contents = mlx2onnx.inspect(exported)
     assert (contents.weights, contents.weight_bytes, contents.functions) == (0, 0, {})
+
+
+def exported(tmp_path, change):
+    """A file of a small model, changed."""
+    x = mf.Input((4,), name="x")
+    model = mf.Model(x, mf.layers.Dense(2, name="out")(x))
+    proto = mlx2onnx.to_onnx(model, verify=False)
+    change(proto)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return model, path
+
+
+def wide(proto):
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 10**9
+
+
+def two_outputs(proto):
+    proto.graph.node[0].output.append("more")
+
+
+def no_opset(proto):
+    proto.opset_import[0].version = 10**6
+
+
+def of_strings(proto):
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+
+
+DAMAGE = {"wide": wide, "two outputs": two_outputs, "no opset": no_opset, "strings": of_strings}
+
+
+@pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_one_error_that_names_it(tmp_path, change, capfd):
+    model, path = exported(tmp_path, change)
+    rows = np.ones((2, 4), np.float32)
+    for read in (
+        lambda: mlx2onnx.verify(model, path),
+        lambda: mlx2onnx.quantize(path, inputs=rows),
+        lambda: run_onnx(path, {"x": rows}),
+    ):
+        with pytest.raises(ValueError, match=r"m\.onnx: |quantize: expected x of shape"):
+            read()
+    assert capfd.readouterr().out == ""
+
+
+def test_an_element_type_that_onnx_does_not_have(tmp_path):
+    def change(proto):
+        proto.graph.output[0].type.tensor_type.elem_type = 99
+
+    _, path = exported(tmp_path, change)
+    with pytest.raises(ValueError, match=r"m\.onnx: "):
+        mlx2onnx.inspect(path)

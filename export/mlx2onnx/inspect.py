@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-from mlx2onnx.session import load
+from mlx2onnx.session import load, of_file
 from onnx import TensorProto
 
 
@@ -70,6 +70,11 @@ def inspect(file: str | os.PathLike | onnx.ModelProto) -> Contents:
     Raises: ValueError for a file that is not ONNX.
     """
     proto = load(file)
+    with of_file(file):
+        return _contents(proto)
+
+
+def _contents(proto: onnx.ModelProto) -> Contents:
     graph = proto.graph
     operators = Counter(node.op_type for node in graph.node)
     uses = Counter(name for node in graph.node for name in set(node.input))

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from mlx2onnx import feeds, files
 from mlx2onnx.effect import Metric, Quantized, accuracy, compare
-from mlx2onnx.session import load, open_session
+from mlx2onnx.session import is_refusal, load, of_file, open_session
 
 INTEGER = {
     "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulNBits",
@@ -54,7 +54,8 @@ def quantize(
     """
     before = load(file)
     _check(before)
-    session = open_session(before)
+    with of_file(file):
+        session = open_session(before)
     given = None if data is None else _data(data, session)
     if inputs is not None:
         rows = feeds.named(inputs, session, "quantize")
@@ -65,10 +66,17 @@ def quantize(
     batches = None if calibration is None else _batches(calibration, session)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        files.save(before, source)
-        _run(source, target, batches, per_channel)
-        after = onnx.load(target)
-    report = compare(before, after, rows, given, metric)
+        with of_file(file):
+            files.save(before, source)
+            _run(source, target, batches, per_channel)
+            after = onnx.load(target)
+    try:
+        report = compare(before, after, rows, given, metric)
+    except Exception as error:
+        if not is_refusal(error):
+            raise  # the metric's own
+        with of_file(file):
+            raise
     if path is not None:
         files.save(after, path)
     return report

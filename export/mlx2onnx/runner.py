@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from mlx2onnx.session import NUMPY
 from mlxfunc.conversion import to_mlx
 from mlxfunc.graph import leaves
 
+# Numbers that an input holds at most when every dynamic dimension is 1.
+MAX_INPUT = 2**27
 # The reference: a GPU may round products to three digits (TF32), the CPU does not.
 REFERENCE = mx.cpu
 
@@ -61,6 +64,27 @@ class Runner:
             raise ValueError(
                 f"{source.name}: expected a file with {len(source.inputs)} inputs, got one with "
                 f"{len(self.inputs)}. It was exported from another model."
+            )
+
+        for index, entry in enumerate(self.inputs):
+            is_model = isinstance(source, mf.Model)
+            self._check(entry, source.inputs[index].shape if is_model else self.shape(entry))
+
+    def _check(self, entry: Any, wanted: Sequence[Any]) -> None:
+        """Refuses an input that the model does not take, before an array of its size is drawn."""
+        shape = self.shape(entry)
+        fits = (
+            len(shape) == len(wanted)
+            and entry.type in NUMPY
+            and all(
+                size == other or not (isinstance(size, int) and isinstance(other, int))
+                for size, other in zip(shape, wanted, strict=False)
+            )
+        )
+        if not fits or math.prod(d for d in shape if isinstance(d, int)) > MAX_INPUT:
+            raise ValueError(
+                f"{entry.name}: expected an input of shape {tuple(wanted)}, got one of shape "
+                f"{tuple(shape)} and {entry.type}. The file was exported from another model."
             )
 
     def shape(self, entry: Any) -> list[Any]:

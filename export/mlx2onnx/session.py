@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from mlx2onnx import files
+from mlxfunc.storage import reading
 
 NUMPY: dict[str, Any] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
@@ -37,6 +39,18 @@ def load(file: str | os.PathLike | onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def of_file(file: str | os.PathLike | onnx.ModelProto) -> AbstractContextManager[None]:
+    """Within the block whatever goes wrong with the file of a path is one ValueError naming it."""
+    if isinstance(file, onnx.ModelProto):
+        return nullcontext()
+    return reading(os.fspath(file), "its graph", "Export the model again.")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether ONNX Runtime raised it."""
+    return type(error).__module__.startswith("onnxruntime")
+
+
 def _small(proto: onnx.ModelProto) -> bool:
     return sum(len(t.raw_data) for t in proto.graph.initializer) < files.MAX_INLINE_BYTES
 
@@ -47,24 +61,26 @@ def open_session(file: str | os.PathLike | onnx.ModelProto) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised too
-    providers = ["CPUExecutionProvider"]
+    # Of a file that it refuses it would print so, and try it again.
+    how: dict[str, Any] = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
     if not isinstance(file, onnx.ModelProto):
-        return onnxruntime.InferenceSession(os.fspath(file), options, providers=providers)
+        return onnxruntime.InferenceSession(os.fspath(file), options, **how)
     if _small(file):
         data = file.SerializeToString()
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        return onnxruntime.InferenceSession(data, options, **how)
     with tempfile.TemporaryDirectory() as folder:
         files.save(file, Path(folder) / "model.onnx", external_data=True)
         path = os.path.join(folder, "model.onnx")
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(path, options, **how)
 
 
 def run_onnx(
     file: str | os.PathLike | onnx.ModelProto, inputs: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """The outputs of a model in ONNX Runtime."""
+    """The outputs of a model in ONNX Runtime. Raises: ValueError for a file that it refuses."""
     load(file)
-    return open_session(file).run(None, dict(inputs))
+    with of_file(file):
+        return open_session(file).run(None, dict(inputs))
 
 
 def is_half(proto: onnx.ModelProto) -> bool:

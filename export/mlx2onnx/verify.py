@@ -16,7 +16,7 @@ from mlx2onnx.endpoints import is_endpoints
 from mlx2onnx.report import Report, VerificationError, compare, difference
 from mlx2onnx.runner import Runner
 from mlx2onnx.samples import Sampler
-from mlx2onnx.session import is_half, load, open_session, run_onnx
+from mlx2onnx.session import is_half, is_refusal, load, of_file, open_session, run_onnx
 
 __all__ = ["BATCHES", "Report", "VerificationError", "run_onnx", "verify"]
 
@@ -67,19 +67,20 @@ def verify(
     """
     batches = _checked(batches)
     proto = load(file)
-    session = open_session(file)
-    default = tolerances(proto)
-    report = Report(default[0] if rtol is None else rtol, default[1] if atol is None else atol)
-    if is_endpoints(source):
-        given = dict(samples or {})
-        for name, part in source.items():
-            runner = Runner(part, proto, session, f"{name}/")
-            _try(runner, Sampler(runner, given.get(name)), batches, report)
-    else:
-        runner = Runner(source, proto, session)
-        _try(runner, Sampler(runner, samples), batches, report)
-    if report.problem is None:
-        report.problem = _unproven(report, proto)
+    with of_file(file):
+        session = open_session(file)
+        default = tolerances(proto)
+        report = Report(default[0] if rtol is None else rtol, default[1] if atol is None else atol)
+        if is_endpoints(source):
+            given = dict(samples or {})
+            for name, part in source.items():
+                runner = Runner(part, proto, session, f"{name}/")
+                _try(runner, Sampler(runner, given.get(name)), batches, report)
+        else:
+            runner = Runner(source, proto, session)
+            _try(runner, Sampler(runner, samples), batches, report)
+        if report.problem is None:
+            report.problem = _unproven(report, proto)
     if not report.ok:
         raise VerificationError(report)
     return report
@@ -158,7 +159,7 @@ def _run(
             if candidate is not None:
                 return candidate, *runner.run(candidate, report)
         except Exception as e:
-            if not _is_refusal(e):
+            if not is_refusal(e):
                 raise
             error = error or e
     report.problem = (
@@ -166,11 +167,6 @@ def _run(
         f"give `samples` that it takes. ({str(error).splitlines()[0]})"
     )
     return None
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether ONNX Runtime raised it."""
-    return type(error).__module__.startswith("onnxruntime")
 
 
 def _loses_digits(
@@ -190,7 +186,7 @@ def _loses_digits(
     try:
         expected, found = runner.run(small, report)
     except Exception as error:
-        if not _is_refusal(error):
+        if not is_refusal(error):
             raise
         return False
     report.near_zero = True

@@ -1,19 +1,9 @@
-"""Mutated files of every kind that is read: they are read, or refused with a documented error.
-
-Beside that, a file of so many bytes takes no more than 1.2 times that and 100 MB of memory, and no
-more than five seconds of the processor.
-"""
+"""Mutated archives, weights files, backups and checkpoints."""
 
 from __future__ import annotations
 
 import functools
-import re
-import resource
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,88 +12,12 @@ import mlxfunc as mf
 import numpy as np
 from mlxfunc import layers
 
-from cases import CASES
 from fuzz import mutations
-
-MEMORY = (1.2, 100e6)  # bytes per byte of the file, and beside it
-SECONDS = 5.0
-CEILING = 3 * 2**30  # of what a trial may ask the system for
+from fuzz.reading import Kind, Source, read_mutated, row
 
 
 def trial(seed: int) -> str | None:
-    rng = Random(seed)
-    kind = rng.choice(list(KINDS))
-    name, make, change, read = KINDS[kind]
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / name
-        source = make(rng)
-        path.write_bytes(change(rng, source.content))
-        problem = _problem(lambda: read(source, path), path)
-    return problem and f"{kind} of {source.name}: {problem}"
-
-
-def _problem(read: Callable[[], Any], path: Path) -> str | None:
-    """What is wrong with the way a file is read."""
-    size = path.stat().st_size
-    start, before = time.process_time(), _memory("VmRSS", reset=True)
-    try:
-        with _ceiling():
-            read()
-    except (ValueError, OSError) as error:
-        if path.name not in str(error):
-            return f"{type(error).__name__} does not name the file: {error}"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"[:500]
-    seconds, grown = time.process_time() - start, _memory("VmHWM") - before
-    if seconds > SECONDS:
-        return f"took {seconds:.1f} s of the processor"
-    if grown > MEMORY[0] * size + MEMORY[1]:
-        return f"took {grown / 1e6:.0f} MB for a file of {size / 1e6:.1f} MB"
-    return None
-
-
-@contextmanager
-def _ceiling() -> Iterator[None]:
-    """Within the block the process cannot take the machine's memory."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if status := Path("/proc/self/status"):
-        now = int(re.search(r"VmSize:\s+(\d+)", status.read_text())[1]) * 1024  # type: ignore[index]
-    resource.setrlimit(resource.RLIMIT_AS, (now + CEILING, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-
-
-def _memory(field: str, reset: bool = False) -> int:
-    """Bytes, now or at the peak since the last reset, as Linux counts them."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
-
-
-class Source:
-    """A model of one row of the table, and files of it."""
-
-    def __init__(self, row: int) -> None:
-        self.name, self.case = CASES[row].name, CASES[row]
-        mf.clear_session()
-        self.model = self.case.model()
-        self.content = b""
-
-    def written(self, name: str, write: Callable[[str], Any]) -> Source:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            write(str(path))
-            self.content = path.read_bytes()
-        return self
-
-
-def _row(rng: Random) -> int:
-    # Few rows in many trials: making the models takes longer than reading them.
-    return rng.choice(range(rng.randrange(8), len(CASES), 8))
+    return read_mutated(KINDS, seed)
 
 
 @functools.lru_cache(16)
@@ -118,7 +32,7 @@ def _archive(row: int, compiled: bool) -> Source:
 
 
 def archive(rng: Random) -> Source:
-    return _archive(_row(rng), rng.random() < 0.5)
+    return _archive(row(rng), rng.random() < 0.5)
 
 
 def read_archive(source: Source, path: Path) -> None:
@@ -191,17 +105,16 @@ def read_checkpoint(source: Source, path: Path) -> None:
     _trained(*_callbacks(), mf.callbacks.ResumeFrom(path), epochs=3)
 
 
-# By kind: the name of the file, what makes it, what changes it, what reads it.
-KINDS: dict[str, tuple[str, Callable[[Random], Source], Callable[..., bytes], Any]] = {
+KINDS: dict[str, Kind] = {
     "archive": ("m.mlxfunc", archive, mutations.change_archive, read_archive),
     "weights": (
         "w.safetensors",
-        lambda rng: _weights(_row(rng), "w.safetensors"),
+        lambda rng: _weights(row(rng), "w.safetensors"),
         mutations.change_safetensors,
         read_weights,
     ),
     "npz": (
-        "w.npz", lambda rng: _weights(_row(rng), "w.npz"), mutations.change_npz, read_weights,
+        "w.npz", lambda rng: _weights(row(rng), "w.npz"), mutations.change_npz, read_weights,
     ),
     "backup": (
         "training.zip", lambda rng: _backup(), mutations.change_archive, read_backup,

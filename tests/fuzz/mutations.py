@@ -144,3 +144,77 @@ def change_archive(rng: Random, content: bytes) -> bytes:
     return change_zip(
         rng, content, lambda name: change_json if name.endswith(".json") else change_safetensors
     )
+
+
+def fields(message: Any) -> list[tuple[Any, Any, Any]]:
+    """(message, field, place in it or None) of every value in a protobuf, however deep."""
+    found, rest = [], [message]
+    while rest:
+        value = rest.pop()
+        for field, content in value.ListFields():
+            several = hasattr(content, "append") or hasattr(content, "add")
+            entries = list(content) if several else [content]
+            found += [(value, field, k if several else None) for k in range(len(entries))]
+            rest += [entry for entry in entries if hasattr(entry, "ListFields")]
+    return found
+
+
+def change_message(rng: Random, message: Any) -> None:
+    """One field of a protobuf, or of a message in it, gets another value, another's, or goes."""
+    parent, field, place = rng.choice(fields(message))
+    several = getattr(parent, field.name)
+    way = rng.choice(["value", "value", "value", "drop", "twice"])
+    if way == "drop":
+        parent.ClearField(field.name) if place is None else several.__delitem__(place)
+    elif place is not None and way == "twice":
+        several.extend([several[place]])
+    elif field.message_type is None:
+        old = several if place is None else several[place]
+        new = _other_value(rng, old, message)
+        try:
+            setattr(parent, field.name, new) if place is None else several.__setitem__(place, new)
+        except (ValueError, TypeError):
+            parent.ClearField(field.name)  # no such value in this field
+
+
+def _other_value(rng: Random, old: Any, message: Any) -> Any:
+    if isinstance(old, str):
+        names = [node.name for node in message.graph.node] + [
+            name for node in message.graph.node for name in [*node.input, *node.output]
+        ]
+        kinds = ["Reshape", "Tile", "Expand", "Loop", "MatMul", "ConstantOfShape", "NoSuch", "Pad"]
+        return rng.choice([*names, *kinds, "", "batch", "../../etc/passwd", "x" * 300])
+    if isinstance(old, bytes):
+        return change_bytes(rng, old)
+    return type(old)(rng.choice([0, 1, -1, 2, 3, 7, 10**5, 10**9, 2**31 - 1, 2**40, old * 2]))
+
+
+def change_onnx(rng: Random, content: bytes) -> bytes:
+    """One to three fields of a model, or bytes."""
+    import onnx
+
+    if rng.random() < 0.25:
+        return change_bytes(rng, content)
+    model = onnx.ModelProto.FromString(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        change_message(rng, model)
+    if rng.random() < 0.03:
+        return _nested(model.SerializeToString(), rng.choice([50, 5000]))
+    return model.SerializeToString()
+
+
+def _nested(content: bytes, depth: int) -> bytes:
+    """The model with a node that has a graph with a node that has a graph, and so on."""
+    inner = b""
+    for _ in range(depth):
+        for tag in (b"\x32", b"\x2a", b"\x0a"):  # AttributeProto.g, NodeProto.attribute, Graph.node
+            inner = tag + _varint(len(inner)) + inner
+    return content + b"\x3a" + _varint(len(inner)) + inner  # ModelProto.graph, which merges
+
+
+def _varint(number: int) -> bytes:
+    digits = []
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*digits, number])
