@@ -349,3 +349,21 @@ def test_a_layer_that_knows_masks_says_nothing():
     assert Own()(x).mask is None
     assert Flag()(x).mask.shape == (None, 4)
     assert L.Lambda(lambda x: x, mask=lambda x, mask: mask)(x).mask is not None
+
+
+@pytest.mark.parametrize("make", [L.LayerNormalization, L.RMSNormalization, L.Normalization])
+def test_axes_from_the_end_are_there_at_every_rank(make):
+    layer = make()
+    x = mx.random.normal((2, 4, 3), key=mx.random.key(1))
+    flat, deep = layer(x), layer(x[:, None])
+    np.testing.assert_allclose(np.array(deep[:, 0]), np.array(flat), atol=1e-6)
+    with pytest.raises(ValueError, match="expected size 3 on axis -1"):
+        layer(mx.zeros((2, 4, 5)))
+
+
+def test_axes_from_the_front_need_their_rank():
+    layer = L.LayerNormalization(axis=2)
+    layer(mx.zeros((2, 4, 3)))
+    layer(mx.zeros((2, 4, 3, 5)))
+    with pytest.raises(ValueError, match="expected an input of rank 3 or more"):
+        layer(mx.zeros((2, 3)))

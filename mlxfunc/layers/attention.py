@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..layer import Layer
-from .core import known_size
+from .core import broadcasts, known_size
 from .regularization import Dropout, fraction
 
 
@@ -134,7 +134,7 @@ class Attention(Layer):
         """The masks of query and value, once they are known to fit."""
         query_mask, value_mask = (*(mask or ()), None, None)[:2]
         for what, x, m in (("query", inputs[0], query_mask), ("value", inputs[1], value_mask)):
-            if m is not None and m.shape != x.shape[:-1]:
+            if m is not None and not broadcasts(m.shape, x.shape[:-1]):
                 raise ValueError(
                     f"{self.name}: expected a {what} mask of shape {x.shape[:-1]}, got {m.shape}. "
                     "It has one entry for each position."

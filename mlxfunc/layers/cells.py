@@ -292,6 +292,11 @@ def initial_state(cell: Any, batch: int) -> list:
     return list(states) if isinstance(states, list | tuple) else [states]
 
 
+def starts_from_one_array(cell: Any) -> bool:
+    """Whether a cell that does not say what it starts from has one state, and no list of it."""
+    return not hasattr(cell, "get_initial_state") and isinstance(cell.state_size, int)
+
+
 def inherits(cell: Any, shortcut: str, *names: str) -> bool:
     """Whether these methods are still those of the class that `shortcut` was written for."""
     own = next(cls for cls in type(cell).__mro__ if shortcut in vars(cls))

@@ -34,6 +34,13 @@ def known_size(name: str, shape: tuple, axis: int) -> int:
     return shape[axis]
 
 
+def broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the wanted one, but for axes of size 1."""
+    return len(shape) == len(wanted) and all(
+        m in (1, n) for m, n in zip(shape, wanted, strict=True)
+    )
+
+
 class BiasLayer(Layer):
     """A layer with perhaps a bias, and an activation of its result."""
 

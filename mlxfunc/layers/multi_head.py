@@ -10,7 +10,7 @@ import mlx.core as mx
 from .. import initializers
 from ..layer import InputSpec, Layer
 from .attention import both, causal_mask, penalty
-from .core import KernelLayer, known_size, positive
+from .core import KernelLayer, broadcasts, known_size, positive
 from .regularization import Dropout, fraction
 
 
@@ -234,13 +234,6 @@ def softmax_of(scores: mx.array, kept: mx.array | None) -> mx.array:
         return mx.softmax(scores, axis=-1)
     weights = mx.softmax(scores + penalty(kept, scores.dtype), axis=-1)
     return mx.where(kept, weights, mx.array(0, scores.dtype))
-
-
-def broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a shape is the wanted one, but for axes of size 1."""
-    return len(shape) == len(wanted) and all(
-        m in (1, n) for m, n in zip(shape, wanted, strict=True)
-    )
 
 
 class Fold:

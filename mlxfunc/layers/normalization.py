@@ -31,6 +31,13 @@ def along(weight: mx.array, x: mx.array, axes: tuple[int, ...]) -> mx.array:
     return weight.reshape([n if axis in axes else 1 for axis, n in enumerate(x.shape)])
 
 
+def sizes_of(axis: int | tuple[int, ...], shape: tuple) -> InputSpec:
+    """Those axes as they are in a shape; the ones counted from the end are there at every rank."""
+    axes = (axis,) if isinstance(axis, int) else axis
+    least = max((a + 1 if a >= 0 else -a for a in axes), default=None)
+    return InputSpec(min_ndim=least, axes={a: shape[a] for a in axes})
+
+
 class Scaled(Layer):
     """A layer that ends in x · weight + bias along some axes: γ and β of the papers."""
 
@@ -153,8 +160,7 @@ class BatchNormalization(Scaled):
         if mask is None:
             mean = mx.mean(x, axis=axes)
             return mean, mx.var(x, axis=axes), x.size // max(mean.size, 1)
-        step_mask(self.name, mask, x)
-        valid = mx.broadcast_to(mask[..., None], x.shape)
+        valid = mx.broadcast_to(step_mask(self.name, mask, x)[..., None], x.shape)
         count = mx.sum(valid.astype(x.dtype), axis=axes, keepdims=True) + 1e-7
         mean = mx.sum(mx.where(valid, x, 0), axis=axes, keepdims=True) / count
         squares = mx.square(mx.where(valid, x - mean, 0))
@@ -186,6 +192,7 @@ class LayerNormalization(Scaled):
 
     def build(self, input_shape: tuple) -> None:
         self.add_scale(input_shape)
+        self.input_spec = sizes_of(self.axis, input_shape)
 
     def call(self, inputs: mx.array) -> mx.array:
         axes = axes_of(self.name, self.axis, inputs.ndim)
@@ -266,6 +273,7 @@ class RMSNormalization(Layer):
             shape=tuple(known_size(self.name, input_shape, a) for a in axes),
             initializer="ones",
         )
+        self.input_spec = sizes_of(self.axis, input_shape)
 
     def call(self, inputs: mx.array) -> mx.array:
         axes = axes_of(self.name, self.axis, inputs.ndim)

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..layer import InputSpec, Layer
+from .core import broadcasts
 from .windows import Pair, fits, padding_kind, reduce_windows, same_pads, sizes
 
 
@@ -157,8 +158,7 @@ class GlobalAveragePooling1D(GlobalPool):
     def call(self, inputs: mx.array, mask: mx.array | None = None) -> mx.array:
         if mask is None:
             return super().call(inputs)
-        step_mask(self.name, mask, inputs)
-        valid = mask[..., None].astype(inputs.dtype)
+        valid = step_mask(self.name, mask, inputs)[..., None].astype(inputs.dtype)
         total = mx.sum(mx.where(valid > 0, inputs, 0), axis=1, keepdims=self.keepdims)
         return total / mx.sum(valid, axis=1, keepdims=self.keepdims)
 
@@ -174,13 +174,14 @@ class GlobalAveragePooling3D(GlobalPool):
     rank, whole = 3, mx.mean
 
 
-def step_mask(name: str, mask: mx.array, x: mx.array) -> None:
-    """Refuse a mask that does not have one entry for each step of x (batch, steps...)."""
-    if mask.shape != x.shape[:-1]:
+def step_mask(name: str, mask: mx.array, x: mx.array) -> mx.array:
+    """The mask with one entry for each step of x (batch, steps...); axes of size 1 broadcast."""
+    if not broadcasts(mask.shape, x.shape[:-1]):
         raise ValueError(
             f"{name}: expected a mask of shape {x.shape[:-1]}, got {mask.shape}. "
             "It has one entry for each position, channels aside."
         )
+    return mx.broadcast_to(mask, x.shape[:-1])
 
 
 MaxPool1D, MaxPool2D, MaxPool3D = MaxPooling1D, MaxPooling2D, MaxPooling3D

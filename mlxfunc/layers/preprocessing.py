@@ -10,7 +10,7 @@ import numpy as np
 
 from ..layer import Layer
 from .core import known_size
-from .normalization import along, axes_of
+from .normalization import along, axes_of, sizes_of
 
 
 class Normalization(Layer):
@@ -48,6 +48,7 @@ class Normalization(Layer):
     def build(self, input_shape: tuple) -> None:
         self._axes = axes_of(self.name, self.axis, len(input_shape))
         shape = tuple(known_size(self.name, input_shape, axis) for axis in self._axes)
+        self.input_spec = sizes_of(self.axis, input_shape)
         if self.mean is None:
             self.add_weight(name="adapted_mean", shape=shape, initializer="zeros", trainable=False)
             self.add_weight(
@@ -96,8 +97,9 @@ class Normalization(Layer):
             mean, variance = self.adapted_mean, self.adapted_variance
         else:
             mean, variance = map(mx.array, self._given)
-        mean = along(mean, x, self._axes).astype(x.dtype)
-        deviation = along(mx.maximum(mx.sqrt(variance), 1e-7), x, self._axes).astype(x.dtype)
+        axes = axes_of(self.name, self.axis, x.ndim)
+        mean = along(mean, x, axes).astype(x.dtype)
+        deviation = along(mx.maximum(mx.sqrt(variance), 1e-7), x, axes).astype(x.dtype)
         return x * deviation + mean if self.invert else (x - mean) / deviation
 
 

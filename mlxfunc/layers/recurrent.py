@@ -15,11 +15,14 @@ from .cells import (
     LSTMCell,
     Run,
     SimpleRNNCell,
+    StackedRNNCells,
     as_cell,
     build_cell,
     initial_state,
     run,
+    starts_from_one_array,
 )
+from .core import broadcasts
 
 
 class Recurrent(Layer):
@@ -102,10 +105,19 @@ class Recurrent(Layer):
         if self.stateful and self.states is not None:
             self.states[:] = [mx.stop_gradient(state) for state in leaves(states)]
         output = time_major(outputs) if self.return_sequences else last
-        return (output, *states) if self.return_state else output
+        return (output, *self.cell_states(states)) if self.return_state else output
 
     def run_cell(self, x: mx.array, states: Any, mask: mx.array | None, training: bool) -> Run:
         return run(self.cell, x, states, mask, training)
+
+    def cell_states(self, states: list) -> list:
+        """Of stacked cells the states of each, structured as what the cell starts from."""
+        if not isinstance(self.cell, StackedRNNCells):
+            return states
+        return [
+            state[0] if starts_from_one_array(cell) else state
+            for cell, state in zip(self.cell.cells, states, strict=True)
+        ]
 
     def _start(self, x: mx.array, given: Any) -> Any:
         """The states to start from: those given, those kept, or zeros."""
@@ -125,12 +137,13 @@ class Recurrent(Layer):
 
     def _checked_mask(self, x: mx.array, mask: mx.array) -> mx.array:
         wanted = (x.shape[1], x.shape[0])
-        if mask.shape[:2] != wanted or mask.size != x.shape[0] * x.shape[1]:
+        shape = (*wanted, *(1,) * (mask.ndim - 2))
+        if not broadcasts(mask.shape, shape):
             raise ValueError(
                 f"{self.name}: expected a mask of shape (batch, time) = {wanted}, "
                 f"got {mask.shape}. Give one true or false a step."
             )
-        return mask.reshape(wanted).astype(mx.bool_)
+        return mx.broadcast_to(mask, shape).reshape(wanted).astype(mx.bool_)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return leaves(mask)[0] if self.return_sequences else None

@@ -255,3 +255,44 @@ def test_the_file_merges_masked_sequences_too(name: str) -> None:
     model = build(mf)
     file = mlx2onnx.to_onnx(model, verify=False, verbose=False)
     assert mlx2onnx.verify(model, file, x).ok
+
+
+# One row of a mask for all of the batch, or one entry for all of a row.
+BROADCAST = {
+    "rows": np.array([[1, 1, 0, 1, 0, 1]], bool),
+    "steps": np.array([[1]] * 4 + [[0]], bool),
+}
+TAKERS: dict[str, Callable[[Any], Any]] = {
+    "GlobalAveragePooling1D": lambda L: L.GlobalAveragePooling1D(),
+    "BatchNormalization": lambda L: L.BatchNormalization(momentum=0.5),
+    **{
+        name: lambda L, name=name: getattr(L, name)(2, return_sequences=True)
+        for name in ("SimpleRNN", "GRU", "LSTM")
+    },
+    "Attention": lambda L: L.Attention(),
+}
+
+
+def masked_call(namespace: Any, name: str, mask: Any) -> tuple[Any, list[np.ndarray]]:
+    layer = TAKERS[name](namespace.layers)
+    x = [STEPS, STEPS] if name == "Attention" else STEPS
+    flags = {"training": True} if name == "BatchNormalization" else {}
+    layer(x)
+    rng = np.random.default_rng(3)
+    layer.set_weights([rng.uniform(0.5, 1, w.shape) for w in layer.get_weights()])
+    output = layer(x, mask=[mask, mask] if name == "Attention" else mask, **flags)
+    return np.array(output), layer.get_weights()
+
+
+TAKEN = [(name, kind) for name in TAKERS for kind in BROADCAST]
+# Steps of one entry: Keras divides by one step where it averages over all of them.
+TAKEN = [(n, k) for n, k in TAKEN if k == "rows" or n == "BatchNormalization"]
+
+
+@pytest.mark.parametrize("name, kind", TAKEN)
+def test_masks_of_size_one_broadcast(name: str, kind: str) -> None:
+    results = [masked_call(namespace, name, BROADCAST[kind]) for namespace in (mf, keras)]
+    (ours, weights), (theirs, wanted) = results
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for w, v in zip(weights, wanted, strict=True):
+        np.testing.assert_allclose(w, v, rtol=1e-5, atol=1e-6)

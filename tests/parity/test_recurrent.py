@@ -316,3 +316,41 @@ def test_time_distributed_passes_its_mask():
     theirs, ours = model(keras), model(mf)
     ours.set_weights(theirs.get_weights())
     assert_close(ours(x), theirs(x))
+
+
+def own_cell(k: Any, returns: str) -> Any:
+    """A cell in the style of Keras's guides, which returns its state in one of the usual ways."""
+
+    class Cell(k.layers.Layer):
+        state_size = 4 if returns != "sizes" else [4]
+
+        def call(self, inputs: Any, states: Any) -> Any:
+            h = inputs * 0.5 + (states[0] if isinstance(states, list | tuple) else states)
+            return h, (h if returns == "bare" else [h])
+
+    return Cell()
+
+
+@pytest.mark.parametrize("returns", ["bare", "listed", "sizes"])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_states_of_stacked_cells(returns: str, sequences: bool) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+
+    def results(k: Any) -> list[Any]:
+        cells = [own_cell(k, returns) for _ in range(2)]
+        layer = k.layers.RNN(cells, return_state=True, return_sequences=sequences)
+        return list(layer(x))
+
+    for ours, theirs in zip(results(mf), results(keras), strict=True):
+        assert isinstance(ours, list) == isinstance(theirs, list)
+        np.testing.assert_allclose(np.array(ours), np.array(theirs), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["SimpleRNNCell", "GRUCell", "LSTMCell"])
+def test_states_of_stacked_cells_of_keras(name: str) -> None:
+    def structure(k: Any) -> list[int]:
+        cells = [getattr(k.layers, name)(3) for _ in range(2)]
+        _, *states = k.layers.RNN(cells, return_state=True)(np.zeros((2, 5, 4), "float32"))
+        return [len(state) for state in states if isinstance(state, list)]
+
+    assert structure(mf) == structure(keras)
