@@ -4,4 +4,4 @@ A kind is a module of this folder with `trial(seed) -> str | None`: None when al
 refused with a documented error, else what went wrong. All that is random comes from the seed.
 """
 
-KINDS = ("graphs", "archives", "functions", "onnx_files")
+KINDS = ("graphs", "archives", "functions", "onnx_files", "kills")
