@@ -158,7 +158,7 @@ def _training(rng: Random, folder: Path) -> str | None:
     expected = _trained(kind, optimizer)
     arguments = ["train", kind, frequency, optimizer, str(folder)]
     for _ in range(rng.choice([1, 2])):
-        _killed(arguments, rng.uniform(0, 0.8))
+        _killed(arguments, rng.uniform(0, 3))
     last = _begin(arguments)
     last.communicate()
     what = f"{kind}, {optimizer}, backed up each {frequency}"
