@@ -14,7 +14,17 @@ from cases import CASES
 ROOT = Path(__file__).parent.parent
 # A module imports from those before it; a folder counts as one. A new module takes its place here.
 ORDER = (
-    *("_blas", "files", "download", "random_state", "ranks", "conversion", "bounds", "storage"),
+    *(
+        "_blas",
+        "files",
+        "download",
+        "random_state",
+        "ranks",
+        "conversion",
+        "variables",
+        "bounds",
+        "storage",
+    ),
     "registry",
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
     *("losses", "metrics", "graph", "given_ids", "nodes", "members", "weights", "arguments"),

@@ -39,7 +39,7 @@ from .accuracy import (
     top_k_categorical_accuracy,
 )
 from .auc import AUC
-from .base import REGISTRY, FunctionMetric, Mean, MeanMetricWrapper, Metric, Sum
+from .base import REGISTRY, FunctionMetric, Mean, MeanMetricWrapper, Metric, Sum, result_of
 from .confusion import (
     FalseNegatives,
     FalsePositives,

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_map
 
+from .. import initializers
 from ..conversion import DTypeLike, as_dtype, dtype_name, to_mlx
 from ..losses.base import align, as_float32
 from ..registry import Configurable, Registry, constructor_arguments, snake_case
+from ..variables import Variable, array_of
 
 REGISTRY = Registry("metrics")
 
@@ -36,10 +39,52 @@ class Metric(Configurable):
         """The state: arrays by name."""
         return self.state
 
-    def add_variable(self, name: str, shape: Sequence[int] = ()) -> None:
-        """Make `state[name]`, zeros of this shape."""
-        self.state[name] = mx.zeros(shape, as_dtype(self.dtype))
-        mx.eval(self.state[name])
+    def add_variable(
+        self,
+        shape: Sequence[int] = (),
+        initializer: Any = None,
+        dtype: DTypeLike = None,
+        aggregation: str = "sum",
+        name: str | None = None,
+    ) -> Variable:
+        """Make `state[name]`, and return it as a variable to assign to.
+
+        Args:
+            initializer: "zeros" when missing.
+            dtype: the metric's when missing.
+            aggregation: only "sum": several machines add theirs up.
+            name: numbered when it is taken; "variable" when missing.
+        Source: https://keras.io/api/metrics/base_metric/
+        """
+        if isinstance(shape, str):
+            raise ValueError(
+                f"{self.name}: expected a shape first, got {shape!r}. "
+                f"Write add_variable(shape=..., name={shape!r})."
+            )
+        if aggregation != "sum":
+            raise ValueError(
+                f"{self.name}: expected aggregation 'sum', got {aggregation!r}. Keep a sum and a "
+                "count, and divide them in result."
+            )
+        base = key = name or "variable"
+        count = 0
+        while key in self.state:
+            count += 1
+            key = f"{base}_{count}"
+        make = initializers.get(initializer or "zeros")
+        self.state[key] = array = make(tuple(shape), as_dtype(dtype or self.dtype))
+        mx.eval(array)
+        return Variable(self.state, key)
+
+    def add_weight(
+        self,
+        shape: Sequence[int] = (),
+        initializer: Any = None,
+        dtype: DTypeLike = None,
+        name: str | None = None,
+    ) -> Variable:
+        """`add_variable` by its older name."""
+        return self.add_variable(shape, initializer, dtype, name=name)
 
     def build(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         """Make the state that depends on the shapes of labels and output."""
@@ -87,7 +132,12 @@ class Metric(Configurable):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Update, then the result."""
         self.update_state(*args, **kwargs)
-        return self.result()
+        return result_of(self)
+
+
+def result_of(metric: Metric) -> Any:
+    """`metric.result()` with arrays in the place of variables."""
+    return tree_map(array_of, metric.result())
 
 
 class Sum(Metric):
@@ -95,7 +145,7 @@ class Sum(Metric):
 
     def __init__(self, name: str = "sum", dtype: DTypeLike = None) -> None:
         super().__init__(dtype, name)
-        self.add_variable("total")
+        self.add_variable(name="total")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         values, _ = self.samplewise(values, sample_weight, mx.sum)
@@ -110,8 +160,8 @@ class Mean(Metric):
 
     def __init__(self, name: str = "mean", dtype: DTypeLike = None) -> None:
         super().__init__(dtype, name)
-        self.add_variable("total")
-        self.add_variable("count")
+        self.add_variable(name="total")
+        self.add_variable(name="count")
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         values, weights = self.samplewise(values, sample_weight, mx.mean)

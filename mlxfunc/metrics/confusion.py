@@ -54,7 +54,8 @@ class Counts(Metric):
     def make_counts(self, labels: int = 0) -> None:
         """Make the counts: (thresholds,), or (thresholds, labels) to count labels apart."""
         for name in self.kept:
-            self.add_variable(name, (len(self.levels), labels) if labels else (len(self.levels),))
+            shape = (len(self.levels), labels) if labels else (len(self.levels),)
+            self.add_variable(shape, name=name)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_true, y_pred = pair(self.name, y_true, to_mlx(y_pred).astype(mx.float32))

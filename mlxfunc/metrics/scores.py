@@ -67,7 +67,7 @@ class FBetaScore(Columns):
 
     def build(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         for name in self.counts:
-            self.add_variable(name, () if self.average == "micro" else (out_shape[-1],))
+            self.add_variable(() if self.average == "micro" else (out_shape[-1],), name=name)
 
     def sum_rows(self, y_true: mx.array, y_pred: mx.array, weights: mx.array) -> None:
         if self.threshold is None:
@@ -132,11 +132,11 @@ class R2Score(Columns):
                 f"{self.name}: expected num_regressors of at least 0, got {num_regressors}."
             )
         self.class_aggregation, self.num_regressors = class_aggregation, num_regressors
-        self.add_variable("num_samples")
+        self.add_variable(name="num_samples")
 
     def build(self, y_shape: Sequence[int], out_shape: Sequence[int]) -> None:
         for name in ("squared_sum", "sum", "residual", "count"):
-            self.add_variable(name, (out_shape[-1],))
+            self.add_variable((out_shape[-1],), name=name)
 
     def sum_rows(self, y_true: mx.array, y_pred: mx.array, weights: mx.array) -> None:
         weights = mx.broadcast_to(weights, y_true.shape)

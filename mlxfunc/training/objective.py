@@ -207,7 +207,7 @@ class Objective:
         """The value of each metric, by its key in History; nothing is computed yet."""
         logs: dict[str, mx.array] = {}
         for key, (_, _, metric) in self.metrics.items():
-            result = metric.result()
+            result = metrics_module.result_of(metric)
             logs |= result if isinstance(result, dict) else {key: result}
         return logs
 

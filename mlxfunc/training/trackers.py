@@ -18,8 +18,8 @@ class LossTracker(Mean):
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
-        self.add_variable("total_rest")
-        self.add_variable("count_rest")
+        self.add_variable(name="total_rest")
+        self.add_variable(name="count_rest")
 
     def accumulate(self, **amounts: mx.array | float) -> None:
         for name, amount in amounts.items():

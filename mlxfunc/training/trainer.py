@@ -252,7 +252,7 @@ class Trainer(Layer):
         """Every logged value so far, by name: scalar arrays."""
         logs: dict[str, Any] = {}
         for metric in self.metrics:
-            result = metric.result()
+            result = metrics_module.result_of(metric)
             logs |= result if isinstance(result, Mapping) else {metric.name: result}
         return logs
 
