@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -41,6 +41,25 @@ def unique_name(class_name: str) -> str:
 def clear_session() -> None:
     """Start automatic layer names afresh: the next Dense is `dense` again."""
     _name_counts.clear()
+
+
+def leaves_as(structure: Any, value: Any) -> list[Any] | None:
+    """The parts of `value` that stand where `structure`, a list, tuple or dict, has its leaves.
+
+    Keys that `structure` lacks are left out. None for a value that is built otherwise.
+    """
+    if isinstance(structure, dict):
+        fits = isinstance(value, Mapping) and all(key in value for key in structure)
+        pairs = [(structure[key], value[key]) for key in structure] if fits else []
+    elif isinstance(structure, list | tuple):
+        fits = isinstance(value, list | tuple) and len(value) == len(structure)
+        pairs = list(zip(structure, value, strict=True)) if fits else []
+    else:
+        return [value]
+    parts = [leaves_as(*pair) for pair in pairs]
+    if not fits or any(part is None for part in parts):
+        return None
+    return [leaf for part in parts for leaf in part or ()]
 
 
 def leaves(tree: Any) -> list[Any]:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_map
 
-from .conversion import check_real, to_mlx
+from . import metrics, optimizers
+from .conversion import check_real, dtype_name, to_mlx
 from .given_ids import GivenIds
-from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, shapes_of
+from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, leaves_as, shapes_of
 from .layer import LAYERS, Input, InputLayer, Layer
+from .ops import Operation
 from .registry import deserialize, serialize, sharing
 from .storage import blaming, reading
 from .training.trainer import Trainer
@@ -52,6 +55,11 @@ class Model(Trainer):
             )
         for layer in graph.layer_order:
             self[layer.name] = layer
+        self._starts = tuple(
+            InputLayer(t.shape, dtype_name(t.dtype), f"{t.name.replace('/', '_')}_input")
+            for t in graph.inputs
+            if t.node is None or t.node.inputs
+        )
         self.input_names = tuple(_names(graph.input, graph.inputs))
         self.output_names = tuple(_names(graph.output, graph.outputs))
         self.built = True
@@ -105,6 +113,9 @@ class Model(Trainer):
 
     def flatten_inputs(self, inputs: Any) -> list[Any]:
         """One value an input, in order, from a single value, a list, or a dict by name."""
+        parts = leaves_as(self.input, inputs)
+        if parts is not None and isinstance(self.input, dict | list | tuple):
+            return parts
         expected = f"{len(self.inputs)} inputs ({', '.join(self.input_names)})"
         if isinstance(inputs, dict):
             missing = [name for name in self.input_names if name not in inputs]
@@ -180,8 +191,12 @@ class Model(Trainer):
 
     @property
     def layers(self) -> list[Layer]:
-        """Every layer once, in Keras's order; inputs are layers too."""
-        return list(self.graph.layer_order)
+        """Every layer once, in Keras's order: inputs are layers, functions of `ops` are none.
+
+        A model that begins at a tensor inside another one has an InputLayer there.
+        """
+        layers = [la for la in self.graph.layer_order if not isinstance(la, Operation)]
+        return [*self._starts, *layers]
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that place in `layers`."""
@@ -194,7 +209,7 @@ class Model(Trainer):
                     "It counts `layers`, the inputs included."
                 )
             return self.layers[index]
-        for layer in self.layers:
+        for layer in [*self.layers, *self.graph.layer_order]:
             if layer.name == name:
                 return layer
         known = ", ".join(layer.name for layer in self.layers)
@@ -301,7 +316,7 @@ class Sequential(Model):
             self._tensors.append(layer.output)
             return
         if not self._tensors and layer._first_shape is not None:
-            first_dtype = "int32" if type(layer).__name__ == "Embedding" else "float32"
+            first_dtype = "int32" if layer.reads_ids else "float32"
             self._tensors.append(Input(batch_shape=layer._first_shape, dtype=first_dtype))
         elif not self._tensors and isinstance(layer, Model) and layer._graph is not None:
             self._tensors.append(
@@ -353,14 +368,12 @@ class Sequential(Model):
         if not self._stack:
             raise ValueError(f"{self.name}: expected layers, got an empty model. Use add().")
         if self._graph is None:
-            first = leaves(x)[0]
-            shape = first.shape if is_symbolic(first) else (None, *first.shape[1:])
-            integers = isinstance(first.dtype, mx.Dtype) and mx.issubdtype(first.dtype, mx.integer)
-            self._tensors = [Input(batch_shape=shape, dtype=first.dtype if integers else "float32")]
+            first = x if isinstance(x, dict) else leaves(x)[0]
+            self._tensors = [tree_map(_input_like, first)]
             self._extend()
 
     def _ensure_built(self, args: tuple, kwargs: dict) -> None:
-        self.build_from(args)
+        self.build_from(args[0] if args else args)
 
     @property
     def layers(self) -> list[Layer]:
@@ -368,8 +381,9 @@ class Sequential(Model):
         return list(self._stack)
 
     def get_config(self) -> dict[str, Any]:
-        first = self._tensors[0].node.layer if self._tensors else None  # type: ignore
-        stack = [*([first] if first is not None else []), *self._stack]
+        # Several inputs are drawn anew for the data: a list of layers cannot hold them.
+        first = [t.node.layer for t in self._tensors[:1] if is_symbolic(t) and t.node]
+        stack = [*first, *self._stack]
         with sharing():
             return {"name": self.name, "trainable": self.trainable, "layers": serialize(stack)}
 
@@ -382,6 +396,13 @@ class Sequential(Model):
                     model.add(LAYERS.get(entry))
         model._trainable = config.get("trainable", True)
         return model
+
+
+def _input_like(value: Any) -> SymbolicTensor:
+    """An Input for a symbolic tensor, or for data with the batch in front."""
+    shape = value.shape if is_symbolic(value) else (None, *value.shape[1:])
+    integers = isinstance(value.dtype, mx.Dtype) and mx.issubdtype(value.dtype, mx.integer)
+    return Input(batch_shape=shape, dtype=value.dtype if integers else "float32")
 
 
 def _single(structure: Any) -> Any:
@@ -430,10 +451,19 @@ def _check_shape(model: str, name: str, shape: Shape, wanted: Shape) -> None:
 
 
 def clone_model(model: Model) -> Model:
-    """A model of the same architecture and sharing, with weights of its own."""
+    """A model of the same architecture and sharing, with weights of its own; compiled alike."""
     from .saving import clone
 
-    return clone(model)
+    copy = clone(model)
+    if model.compiled and hasattr(model.optimizer, "get_config"):
+        copy.compile_from_config(tree_map(_anew, model.compile_config()))
+    return copy
+
+
+def _anew(value: Any) -> Any:
+    """An optimizer or a metric of the same configuration without its state; else the same."""
+    has_state = isinstance(value, optimizers.Optimizer | metrics.Metric)
+    return type(value).from_config(value.get_config()) if has_state else value
 
 
 def model_from_json(text: str, custom_objects: dict[str, Any] | None = None) -> Model:

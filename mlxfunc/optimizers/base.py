@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -31,7 +32,8 @@ class Optimizer(mlx.optimizers.Optimizer):
     `weight_decay * rate * parameter`, updated, and averaged. All of it is float32.
 
     Args:
-        learning_rate: a number or a schedule, a function of the step, from 0.
+        learning_rate: a number or a schedule, a function of the step, from 0. A function without
+            arguments gives a number when a step is traced.
         weight_decay: the decoupled kind, for every parameter that is not excluded.
         clipnorm, clipvalue, global_clipnorm: the largest norm of a gradient, value in it, norm
             of all gradients together. At most one of them.
@@ -126,6 +128,7 @@ class Optimizer(mlx.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
         if callable(value):
+            value = value if _takes_step(value) else _Constant(value)
             self._schedulers["learning_rate"] = value
             self._set_rate(value(self.step))
             return
@@ -303,7 +306,8 @@ class Optimizer(mlx.optimizers.Optimizer):
         schedule = self._schedulers.get("learning_rate")
         # The shortest decimal of the float32: .01, not .009999999776.
         number = float(str(np.float32(self.state["learning_rate"].item())))
-        rate = number if schedule is None else serialize(schedule)
+        written = schedule is not None and not isinstance(schedule, _Constant)
+        rate = serialize(schedule) if written else number
         return {"learning_rate": rate, **{n: serialize(getattr(self, n)) for n in names}}
 
     @classmethod
@@ -313,6 +317,24 @@ class Optimizer(mlx.optimizers.Optimizer):
         if isinstance(rate, (dict, str)):
             config = {**config, "learning_rate": schedules.get(rate)}
         return cls(**config)
+
+
+def _takes_step(schedule: Callable[..., Any]) -> bool:
+    """Whether a schedule is called with the step, as ours are, or with nothing, as Keras's."""
+    try:
+        return bool(inspect.signature(schedule).parameters)
+    except ValueError:
+        return True
+
+
+class _Constant:
+    """A function without arguments as a schedule: called when a step is traced."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+
+    def __call__(self, step: mx.array) -> Any:
+        return self.function()
 
 
 def _accumulate(due: A, every: int, gradient: A, state: State) -> A:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+
+from ..graph import leaves_as
 
 
 def is_array(value: Any) -> bool:
@@ -35,6 +38,14 @@ def as_rows(value: Any, what: str) -> Any:
     if len(value.shape) == 0:
         raise ValueError(f"{what}: expected an array with rows, got a single number.")
     return value
+
+
+def as_listed(structure: Any, value: Any) -> Any:
+    """A list of the arrays, where `value` is built as the model's inputs or outputs are."""
+    if not isinstance(structure, dict | list | tuple):
+        return value
+    parts = leaves_as(structure, value)
+    return value if parts is None or len(parts) == 1 else parts
 
 
 def by_position(value: Any, names: Sequence[str], what: str, *, partial: bool = False) -> list[Any]:
@@ -68,7 +79,13 @@ def _holds_rows(value: Any) -> bool:
 
 def _by_name(value: Mapping, names: Sequence[str], what: str, partial: bool) -> list[Any]:
     unknown = [key for key in value if key not in names]
-    if unknown:
+    if unknown and not partial and all(value.get(name) is not None for name in names):
+        warnings.warn(
+            f"{what}: {unknown} are no inputs of the model, and are left out. Known: "
+            f"{list(names)}.",
+            stacklevel=2,
+        )
+    elif unknown:
         raise ValueError(f"{what}: unknown names {unknown}. Known: {list(names)}.")
     missing = [name for name in names if value.get(name) is None]
     if missing and not partial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from typing import Any
@@ -13,8 +13,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..conversion import check_real, compute, to_mlx
+from ..graph import leaves
 from .arguments import is_count
 from .arrays import (
+    as_listed,
     by_position,
     check_inputs,
     class_weights,
@@ -117,6 +119,7 @@ class Reader:
         check: called with the lists of x and y, once for arrays and once a batch for streams.
         class_weight: row weights by class, for a model with one output.
         share: the rows that this machine takes of a global batch of so many.
+        labelled: the places of the outputs that need labels; None: all of them.
     """
 
     def __init__(
@@ -125,11 +128,14 @@ class Reader:
         check: Callable[[list[Any], list[Any]], None] | None = None,
         class_weight: Mapping[int, float] | None = None,
         share: Callable[[int], slice] | None = None,
+        labelled: Sequence[int] | None = None,
     ) -> None:
         self.input_names, self.output_names = list(model.input_names), list(model.output_names)
         self.shapes = [tuple(t.shape) for t in model.inputs]
+        self.input, self.output = model.input, model.output
         self.dtypes = [t.dtype for t in (*model.inputs, *model.outputs)]
         self.check, self.class_weight, self.share = check, class_weight, share
+        self.labelled = range(len(self.output_names)) if labelled is None else labelled
         if class_weight is not None and len(self.output_names) > 1:
             raise ValueError(
                 f"class_weight: expected a model with one output, got {self.output_names}. "
@@ -143,9 +149,9 @@ class Reader:
                 "fit: expected class_weight or sample_weight, got both. "
                 "Multiply them into one sample_weight."
             )
-        xs = by_position(x, self.input_names, "x")
+        xs = by_position(as_listed(self.input, x), self.input_names, "x")
         xs = [fit_rank(a, shape) for a, shape in zip(xs, self.shapes, strict=True)]
-        ys = [] if y is None else by_position(y, self.output_names, "y", partial=True)
+        ys = [] if y is None else self._labels(y)
         if self.class_weight is not None and ys:
             w = class_weights(ys[0], self.class_weight)
         ws = [] if w is None else self._weights(w)
@@ -160,6 +166,15 @@ class Reader:
             self.check(xs, ys)
         return Batch(xs, ys, ws, rows, rows)
 
+    def _labels(self, y: Any) -> list[Any]:
+        """One entry for each output; labels may be left out of those that need none."""
+        y, names = as_listed(self.output, y), self.output_names
+        parts = y if isinstance(y, list | tuple) else [y]
+        needed = self.labelled
+        if not isinstance(y, Mapping) and len(parts) == len(needed) < len(names):
+            y = {names[i]: part for i, part in zip(needed, parts, strict=True)}
+        return by_position(y, names, "y", partial=True)
+
     def _weights(self, w: Any) -> list[Any]:
         names = self.output_names
         if len(names) > 1 and not isinstance(w, Mapping | list | tuple):
@@ -172,8 +187,10 @@ class Reader:
         return batch.part(self.share(batch.rows)) if self.share else batch
 
     def _unpack(self, item: Any) -> tuple:
-        if isinstance(item, Mapping) and not set(item) <= set(self.input_names):
-            return self._unpack_dict(item)
+        if isinstance(item, Mapping):
+            names = set(self.input) if isinstance(self.input, dict) else set()
+            inputs = set(item) <= set(self.input_names) or set(item) == names
+            return (item,) if inputs else self._unpack_dict(item)
         if isinstance(item, list | tuple):
             if not 1 <= len(item) <= 3:
                 raise ValueError(
@@ -377,7 +394,7 @@ def is_stream(x: Any) -> bool:
     if isinstance(x, list | tuple):
         # A list of (x, y) pairs, not rows that happen to be tuples of numbers.
         pairs = isinstance(x, list) and all(isinstance(i, tuple) and len(i) in (2, 3) for i in x)
-        return bool(x) and pairs and (is_array(x[0][0]) or isinstance(x[0][0], Mapping))
+        return bool(x) and pairs and any(is_array(leaf) for leaf in leaves(x[0][0]))
     return isinstance(x, Iterable) or is_dataset(x)
 
 

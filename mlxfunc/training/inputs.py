@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_map
 
 from ..conversion import to_mlx
 from . import distributed
@@ -122,7 +123,9 @@ def single_inputs(model: Any, x: Any) -> Batch:
 def reader_of(model: Any, class_weight: Mapping[int, float] | None = None) -> Reader:
     """What checks the model's inputs and labels, and takes this machine's share of rows."""
     share = distributed.share if distributed.size() > 1 else None
-    return Reader(model, checker(model, model.objective), class_weight, share)
+    return Reader(
+        model, checker(model, model.objective), class_weight, share, model.objective.labelled
+    )
 
 
 def _shuffle_seed() -> int:
@@ -145,6 +148,5 @@ def build_for(model: Any, x: Any) -> Any:
     if is_stream(x):
         first = first[0] if isinstance(first, list | tuple) else first
     array = first[0] if isinstance(first, list | tuple) and hasattr(first[0], "shape") else first
-    array = next(iter(array.values())) if isinstance(array, Mapping) else array
-    model.build_from(to_mlx(np.asarray(array[:1])))
+    model.build_from(tree_map(lambda part: to_mlx(np.asarray(part[:1])), array))
     return rest

@@ -116,6 +116,12 @@ class Objective:
         return [i for i, given in enumerate(self._losses) if given is not None]
 
     @property
+    def labelled(self) -> list[int]:
+        """The outputs that need labels: those with a loss or a metric."""
+        wanted = zip(self._losses, self._metrics, self._weighted, strict=True)
+        return [i for i, (loss, *metrics) in enumerate(wanted) if loss is not None or any(metrics)]
+
+    @property
     def keys(self) -> list[str]:
         """What is logged, in Keras's order."""
         return ["loss", *self.metrics, *(tracker.name for tracker in self.output_trackers)]
@@ -140,8 +146,7 @@ class Objective:
         if self.built:
             return
         for i in range(len(self.names)):
-            needed = self._losses[i] is not None or self._metrics[i] or self._weighted[i]
-            if needed and (i >= len(y_shapes) or y_shapes[i] is None):
+            if i in self.labelled and (i >= len(y_shapes) or y_shapes[i] is None):
                 raise ValueError(
                     f"y: expected targets for output {self.names[i]!r}, which has a loss or "
                     "metric, got none. Give y, or take the loss and metric away."
