@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -13,15 +14,17 @@ from mlx2onnx.assembly import Assembly
 from mlx2onnx.builder import Builder
 from mlx2onnx.convert import Problem, UnsupportedLayers
 from mlx2onnx.lowering import Missing, UnsupportedPrimitives
-from mlx2onnx.reach import Doubt, Sample
+from mlx2onnx.reach import FAR, Doubt, Sample
 from mlx2onnx.report import Report, compare
 from mlx2onnx.runner import Runner
 from mlx2onnx.samples import Sampler, Samples
 from mlx2onnx.session import open_session
 from mlx2onnx.verify import tolerances
 
-# Elements of all arrays in one run, and in all; the smallest size in doubt may have more.
-LARGEST, TOTAL, LARGEST_ONCE = 2**27, 2**29, 2**31
+# Elements of all arrays in one run; the smallest of a kind may have more.
+LARGEST, LARGEST_OF_A_KIND = 2**27, 2**31
+# Once a dimension's runs have taken this many seconds, only the smallest of each kind are run.
+PATIENCE = 1.0
 
 # Wrong sizes that tell enough.
 MANY = 8
@@ -93,16 +96,16 @@ def _wrong_sizes(doubt: Doubt, same: Same) -> Missing | None:
 def _wrong_on_axis(name: str, samples: list[Sample], same: Same) -> tuple[Sample, str] | None:
     """A sample that differs, and which sizes are right."""
     right = {s.point[name]: True for s in samples if not s.differs}
-    spent = 0
+    start = time.perf_counter()
     wrong: list[Sample] = []
     first = _first_of_each_kind(samples)
-    others = sorted((s for s in samples if s.differs and s not in first), key=_elements)
-    for each in [*first, *others]:
-        if each in first and each.elements > LARGEST_ONCE:
+    others = [s for s in samples if s.differs and s not in first and s.point[name] <= FAR]
+    for each in [*first, *sorted(others, key=_elements)]:
+        if each in first and each.elements > LARGEST_OF_A_KIND:
             text = f"it differs at {_said(name)} {each.point[name]}, too large to be run here"
             return each, text
-        if each in first or (each.elements <= LARGEST and spent + each.elements <= TOTAL):
-            spent += each.elements
+        patient = time.perf_counter() - start < PATIENCE
+        if each in first or (patient and each.elements <= LARGEST):
             right[each.point[name]] = same(each.point)
             wrong += [] if right[each.point[name]] else [each]
         if len(wrong) == MANY:
@@ -111,18 +114,19 @@ def _wrong_on_axis(name: str, samples: list[Sample], same: Same) -> tuple[Sample
 
 
 def _first_of_each_kind(samples: list[Sample]) -> list[Sample]:
-    """The smallest sample of each way to differ, and of each range of sizes that do.
+    """The smallest sample of each way to differ, and of the first and last range that do.
 
     Ways that differ in a number alone, as those of more chunks do, are one.
     """
+    ranges = [list(group) for _, group in groupby(samples, key=lambda s: s.differs)]
+    found = [group[0] for group in ranges if group[0].differs]
     first: dict[Any, Sample] = {}
-    for index, (_, group) in enumerate(groupby(samples, key=lambda s: s.differs)):
-        for each in group:
-            if each.difference is not None:
-                kind = re.sub(r"\d+", "", each.difference.text)
-                first.setdefault((each.difference.primitive, kind), each)
-                first.setdefault(index, each)
-    return sorted({id(s): s for s in first.values()}.values(), key=_elements)
+    for each in (s for s in samples if s.difference is not None):
+        assert each.difference is not None
+        kind = re.sub(r"\d+", "", each.difference.text)
+        first.setdefault((each.difference.primitive, kind), each)
+    chosen = {id(s): s for s in (*first.values(), *found[:1], *found[-1:])}
+    return sorted(chosen.values(), key=_elements)
 
 
 def _elements(sample: Sample) -> int:

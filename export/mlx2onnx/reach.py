@@ -139,7 +139,7 @@ def _joint(names: Sequence[str]) -> Iterator[Point]:
     """Points at which all dimensions are equal, and where all are large and apart."""
     for size in (1, 2, 96):
         yield dict.fromkeys(names, size)
-    yield {name: 1009 + 2 * place for place, name in enumerate(names)}
+    yield {name: 301 + 2 * place for place, name in enumerate(names)}
 
 
 def _climb(
@@ -168,7 +168,8 @@ def _climb(
 
 
 def _elements(recording: Recording) -> int:
-    shapes: Sequence[Any] = [a.shape for p in recording.primitives for a in p.outputs]
+    made = (a for p in recording.primitives for a in p.outputs)
+    shapes: Sequence[Any] = [a.shape for a in (*recording.inputs, *made)]
     return sum(map(math.prod, shapes))
 
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mlxfunc  # noqa: F401 - loads a fast BLAS before MLX
+import mlxfunc as mf
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlxfunc import layers
 from mlx2onnx.api import to_onnx
+from mlx2onnx.convert import UnsupportedLayers
 from mlx2onnx.recording import record
 from mlx2onnx.report import Report, VerificationError, compare
 from mlx2onnx.session import open_session
@@ -28,6 +30,8 @@ NUMBERS = (1, 2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 30, 32, 48, 50, 64, 100, 128, 25
 # Sums of thousands of terms round in other ways.
 TOLERANCES = (1e-3, 1e-3)
 DENSE, LARGEST, SPARSE = 64, 2000, 24
+# How many functions are tried as a layer of a model.
+IN_A_MODEL = 0.4
 
 Step = Callable[[mx.array], mx.array]
 
@@ -210,11 +214,37 @@ def points(f: Function, rng: random.Random) -> list[tuple[int, int]]:
     return found + [(b, rng.choice((1, 5, 40))) for b in (*range(1, 20), 33, 65, 129, 600)]
 
 
-def export(f: Function) -> Any:
+def as_model(f: Function, rng: random.Random) -> mf.Model:
+    """The function as a layer between others."""
+    x = mf.Input((rng.choice((None, "time")), FEATURES))
+    before, after = rng.choice(BEFORE), rng.choice(AFTER)
+    y = layers.Lambda(f)(x if before is None else before()(x))
+    return mf.Model(x, after()(y) if y.ndim == 3 and after is not None else y)
+
+
+BEFORE: tuple[Callable[[], Any] | None, ...] = (
+    None,
+    lambda: layers.Dense(FEATURES),
+    lambda: layers.Conv1D(FEATURES, 3, padding="same"),
+    lambda: layers.MaxPooling1D(2),
+)
+AFTER: tuple[Callable[[], Any] | None, ...] = (
+    None,
+    lambda: layers.Dense(3),
+    lambda: layers.Conv1D(3, 3),
+    lambda: layers.GlobalAveragePooling1D(),
+    lambda: layers.LSTM(3),
+    lambda: layers.Reshape((-1, 2)),
+    lambda: layers.UpSampling1D(2),
+)
+
+
+def export(source: Any) -> Any:
     """The file, or None where it is refused."""
+    inputs = None if isinstance(source, mf.Model) else [("batch", "time", FEATURES)]
     try:
-        return to_onnx(f, inputs=[("batch", "time", FEATURES)], verbose=False)
-    except (UnsupportedPrimitives, VerificationError):
+        return to_onnx(source, inputs=inputs, verbose=False)
+    except (UnsupportedPrimitives, UnsupportedLayers, VerificationError):
         return None
     except Exception as error:
         if any("while tracing" in note for note in getattr(error, "__notes__", ())):
@@ -224,32 +254,39 @@ def export(f: Function) -> Any:
 
 def trial(seed: int) -> str | None:
     """None when a random function is refused, or right at every size that MLX takes."""
-    f = function(seed)
+    f, rng = function(seed), random.Random(seed)
+    source: Any = f
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             record(f, [mx.zeros((401, 1999, FEATURES))])
+            if rng.random() < IN_A_MODEL:
+                source = as_model(f, rng)
         except Exception:
             return None  # MLX refuses it at a size that is large enough for all.
-        model = export(f)
-        return None if model is None else _wrong(f, model, points(f, random.Random(seed)))
+        model = export(source)
+        problem = None if model is None else _wrong(source, model, points(f, rng))
+    how = [layer.name for layer in source.layers] if source is not f else "alone"
+    return problem and f"{f} ({how}): {problem}"
 
 
-def _wrong(f: Function, model: Any, places: Sequence[tuple[int, int]]) -> str | None:
+def _wrong(source: Any, model: Any, places: Sequence[tuple[int, int]]) -> str | None:
     session, rng, bad = open_session(model), np.random.default_rng(0), []
-    names = [output.name for output in session.get_outputs()]
+    (name,) = [output.name for output in session.get_outputs()]
+    (given,) = [entry.name for entry in session.get_inputs()]
     for batch, time in places:
         x = rng.normal(size=(batch, time, FEATURES)).astype(np.float32)
         try:
-            record(f, [mx.zeros(x.shape)])
-            expected = np.array(f(mx.array(x)))
+            if not isinstance(source, mf.Model):
+                record(source, [mx.zeros(x.shape)])
+            expected = np.array(source(mx.array(x)))
         except Exception:
             continue  # MLX refuses this size.
         report = Report(*TOLERANCES)
         try:
-            right = compare(report, names, [expected], session.run(None, {"x": x}))
+            right = compare(report, [name], [expected], session.run(None, {given: x}))
         except Exception as error:
             right, report.layer = False, str(error).splitlines()[0][:200]
         if not right:
-            bad.append(f"batch {batch} time {time} ({report.layer or report.outputs})")
-    return f"{f}: wrong at {len(bad)} of {len(places)} sizes, first at {bad[0]}" if bad else None
+            bad.append(f"batch {batch} time {time} ({report.layer or report.outputs[name]})")
+    return f"wrong at {len(bad)} of {len(places)} sizes, first at {bad[0]}" if bad else None
