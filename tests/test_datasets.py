@@ -1,14 +1,18 @@
 """`get_file` and the data sets, on small files served from this machine."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
+import shutil
+import socketserver
 import tarfile
 import threading
+import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -51,6 +55,7 @@ def test_a_changed_copy_is_fetched_again(source):
     with open(got, "w") as file:
         file.write("spoilt")
     utils.get_file(origin=url, file_hash=hashlib.md5(path.read_bytes()).hexdigest())
+    assert utils.get_file(origin=url, file_hash=sha256(path).upper()) == got
     with open(got) as file:
         assert file.read() == "1 2 3"
 
@@ -70,26 +75,105 @@ def test_offline_says_where_to_put_the_file(url, cache):
     assert list((cache / "datasets").iterdir()) == []
 
 
-def test_a_cut_connection_keeps_nothing(cache):
-    class Cut(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.wfile.write(b"too little")
+def head(*lines, status=b"HTTP/1.1 200 OK"):
+    return b"\r\n".join([status, *lines, b"", b""])
 
-        def log_message(self, *args):
-            pass
 
-    server = ThreadingHTTPServer(("localhost", 0), Cut)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with pytest.raises(ConnectionError, match="the connection was cut|IncompleteRead"):
-            utils.get_file(origin=f"http://localhost:{server.server_port}/data.bin")
-    finally:
+# What a peer may send.
+PEERS = {
+    "too little": head(b"Content-Length: 1000") + b"too little",
+    "nothing": b"",
+    "no HTTP": b"hello\r\n",
+    "a bad status": head(status=b"HTTP/1.1 OK"),
+    "an error": head(status=b"HTTP/1.1 500 Oops"),
+    "half a chunk": head(b"Transfer-Encoding: chunked") + b"ff\r\nshort",
+    "a bad chunk": head(b"Transfer-Encoding: chunked") + b"zz\r\nshort\r\n",
+    "a circle": head(b"Location: /data.bin", status=b"HTTP/1.1 302 Found"),
+    "another scheme": head(b"Location: data:text/plain,x", status=b"HTTP/1.1 302 Found"),
+    "many lines": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200,
+}
+
+
+@pytest.fixture
+def peer():
+    """Starts a server that answers each request with bytes, and with `more` until it is left."""
+    servers = []
+
+    def start(answer, more=b""):
+        class Peer(socketserver.BaseRequestHandler):
+            def handle(self):
+                self.request.recv(65536)
+                self.request.sendall(answer)
+                with contextlib.suppress(OSError):
+                    while more:
+                        self.request.sendall(more)
+                        time.sleep(0.05)
+
+        server = socketserver.ThreadingTCPServer(("localhost", 0), Peer)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://localhost:{server.server_address[1]}/data.bin"
+
+    yield start
+    for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("answer", PEERS.values(), ids=PEERS)
+def test_whatever_a_peer_sends_is_a_connection_error(cache, peer, answer):
+    with pytest.raises(ConnectionError, match="get_file: expected to download http.* yourself"):
+        utils.get_file(origin=peer(answer))
     assert list((cache / "datasets").iterdir()) == []
+
+
+def test_a_download_has_a_limit_of_time(cache, peer):
+    start = time.perf_counter()
+    with pytest.raises(ConnectionError, match=r"bytes in 0\.5 seconds"):
+        utils.get_file(origin=peer(head(), more=b"x"), timeout=0.5)
+    assert time.perf_counter() - start < 5
+    assert list((cache / "datasets").iterdir()) == []
+
+
+def test_a_full_disk_is_not_the_networks_fault(cache, peer, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        utils.get_file(origin=peer(head(b"Content-Length: 4") + b"data"))
+    assert not isinstance(caught.value, ConnectionError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fname": "../x"}, {"fname": "/etc/x"}, {"fname": "a/../../x"}, {"fname": ".."},
+        {"cache_subdir": "../.."}, {"cache_subdir": "/tmp"}, {"origin": "http://localhost:9/%2e%2e"},
+        {"origin": "http://localhost:9/"}, {"fname": "a\0b"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_name_leads_out_of_the_cache(cache, options):
+    with pytest.raises(ValueError, match="get_file: expected a name in the cache"):
+        utils.get_file(**{"origin": "http://localhost:9/x", **options})
+    assert not cache.exists() or not any(cache.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["tar.gz", "zip", "tar"])
+@pytest.mark.parametrize("part", [0, 0.2, 0.5])
+def test_a_damaged_archive_is_refused(tmp_path, source, cache, ending, part):
+    path, _ = source
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+    kinds = {"tar.gz": ("gztar", "a.tar.gz"), "zip": ("zip", "a.zip"), "tar": ("tar", "a.tar")}
+    kind, name = kinds[ending]
+    shutil.make_archive(str(tmp_path / "a"), kind, path.parent, path.name)
+    damaged = tmp_path / name
+    damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * part)])
+    with pytest.raises(ValueError, match="get_file: expected a tar or zip archive"):
+        utils.get_file(origin=damaged.as_uri(), extract=True)
+    assert [p.name for p in (cache / "datasets").iterdir()] == [name]
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -118,7 +202,12 @@ def test_an_archive_that_climbs_out_is_refused(tmp_path, source):
 
 @pytest.mark.parametrize(
     "options, message",
-    [({}, "expected a URL"), ({"origin": "x", "file_hash": "12"}, "expected a SHA-256 or MD5")],
+    [
+        ({}, "expected a URL"),
+        ({"origin": "/etc/passwd"}, "expected a URL"),
+        ({"origin": "http://x/y", "file_hash": "12"}, "expected a SHA-256 or MD5"),
+        ({"origin": "http://x/y", "file_hash": "x" * 32}, "expected a SHA-256 or MD5"),
+    ],
 )
 def test_get_file_refuses(options, message):
     with pytest.raises(ValueError, match=f"get_file: {message}"):
