@@ -137,3 +137,30 @@ def test_layers_inside_keep_no_cell_of_their_own():
     x = mf.Input((None, 3))
     model = mf.Model(x, layers.LSTM(4, activation="gelu", return_sequences=True)(x))
     assert operators(export(model))["Scan"] == 1
+
+
+ATTENTION = {
+    "multi-head, causal": lambda q, v, m: layers.MultiHeadAttention(1, 2)(
+        q, v, use_causal_mask=True
+    ),
+    "multi-head, in a band": lambda q, v, m: layers.MultiHeadAttention(1, 2, sliding_window=3)(
+        q, v
+    ),
+    "multi-head, with a mask": lambda q, v, m: layers.MultiHeadAttention(1, 2)(
+        q, v, attention_mask=m
+    ),
+    "by dot products": lambda q, v, m: layers.Attention()([q, v], use_causal_mask=True),
+    "by sums": lambda q, v, m: layers.AdditiveAttention()([q, v], use_causal_mask=True),
+}
+
+
+@pytest.mark.parametrize("attend", ATTENTION.values(), ids=ATTENTION)
+def test_masks_are_as_long_as_their_sequences(attend):
+    """Dimensions without a name: those of a mask are not those of another sequence."""
+    a, b = (mf.Input((None,), dtype="int32", name=name) for name in "ab")
+    mask = mf.Input((None, None), dtype="bool", name="mask")
+    q, v = (layers.Embedding(7, 3, mask_zero=True)(x) for x in (a, b))
+    model = mf.Model([a, b, mask], attend(q, v, mask))
+    ids = [np.random.default_rng(n).integers(1, 7, (2, n), np.int32) for n in (4, 9)]
+    arrays = [*ids, np.tri(4, 9, dtype=np.bool_)[None].repeat(2, axis=0)]
+    assert mlx2onnx.verify(model, export(model, verify=False), arrays).ok

@@ -217,6 +217,34 @@ def test_a_built_layer_keeps_its_sizes():
             layer(mx.zeros((*first[:-1], 5)))
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        L.EinsumDense("...x,xy->...y", 4),
+        L.EinsumDense("abc,cd->abd", (6, 5), bias_axes="d"),
+        L.Normalization(),
+        L.Normalization(mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 1.0, 1.0, 1.0]),
+        L.RMSNormalization(),
+        L.BatchNormalization(),
+        L.PReLU(shared_axes=[1]),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_weights_do_not_broadcast_along_a_size_of_1(layer):
+    layer(mx.zeros((2, 6, 4)))
+    with pytest.raises(
+        ValueError, match=f"{layer.name}: expected size 4 on axis (2|-1), got shape"
+    ):
+        layer(mx.zeros((2, 6, 1)))
+
+
+def test_a_bias_over_steps_has_its_steps():
+    layer = L.EinsumDense("abc,cd->abd", (6, 5), bias_axes="bd", name="stepped")
+    layer(mx.zeros((2, 6, 4)))
+    with pytest.raises(ValueError, match="stepped: expected size 6 on axis 1, got shape"):
+        layer(mx.zeros((2, 1, 4)))
+
+
 def test_normalization_adapts_to_something():
     with pytest.raises(ValueError, match="expected data to adapt to, got none"):
         L.Normalization().adapt([])

@@ -24,6 +24,7 @@ from mlx2onnx.metadata import (
     RIGHT_PADDED,
 )
 from mlx2onnx.reach import Doubt
+from mlx2onnx.recording import Unnamed
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,12 @@ class Assembly:
             rank, own = len(spec.shape), name.removeprefix(prefix)
             layout = channels_first(rank) if name in first_in else plain(rank)
             dims = ["batch" if d is None and i == 0 else d for i, d in enumerate(spec.shape)]
-            dims = [f"{own}_dim_{i}" if d is None else d for i, d in enumerate(dims)]
+            dims = [Unnamed(f"{own}_dim_{i}") if d is None else d for i, d in enumerate(dims)]
             self.dimensions.see(dims, prefix)
             value = g.input(name, spec.dtype, [dims[axis] for axis in layout.perm])
-            tensors.append(Tensor(g, value, spec.shape, layout, dtype=spec.dtype))
+            # Inside too, a dimension has the name of the file: a mask is as long as its sequence.
+            shape = (*spec.shape[:1], *dims[1:])
+            tensors.append(Tensor(g, value, shape, layout, dtype=spec.dtype))
             shapes.append((tuple(map(g.dimension, dims)), spec.dtype))
         outputs, _ = walk.model(model, tensors, [None] * len(tensors))
         if walk.problems:

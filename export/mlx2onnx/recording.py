@@ -193,16 +193,20 @@ def record_at_all_sizes(
     raise error
 
 
+class Unnamed(str):
+    """What the file calls a dimension that has no name: it may have to be equal to another one."""
+
+
 def _name(specs: Sequence[Spec], apart: bool) -> tuple[Spec, ...]:
     """Names for None: one for all first axes; for others one an input and axis, or one an axis."""
+
+    def name(i: int, axis: int, dim: Any) -> Any:
+        if dim is None:
+            return f"{f'_{i}' if apart and axis else ''}_axis_{axis}"
+        return f"_axis_{axis}" if isinstance(dim, Unnamed) and not apart else dim
+
     return tuple(
-        (
-            tuple(
-                d if d is not None else f"{f'_{i}' if apart and a else ''}_axis_{a}"
-                for a, d in enumerate(shape)
-            ),
-            dtype,
-        )
+        (tuple(name(i, axis, dim) for axis, dim in enumerate(shape)), dtype)
         for i, (shape, dtype) in enumerate(specs)
     )
 

@@ -69,6 +69,9 @@ class EinsumDense(KernelLayer):
                 f"input shape {input_shape} and output_shape {self._sizes}. Each letter of the "
                 "weight is an axis of the input or of the result."
             )
+        fixed = kernel + (self.bias_axes or "")
+        axes = {axis: sizes[c] for axis, c in enumerate(x) if c in fixed}
+        self.input_spec = InputSpec(ndim=len(x), axes=axes)  # einsum would broadcast a size of 1
         self._spelled = f"{x},{kernel}->{y}"
         summed = [axis for axis, c in enumerate(kernel) if c not in y]
         made = [axis for axis, c in enumerate(kernel) if c in y]

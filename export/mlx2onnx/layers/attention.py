@@ -113,7 +113,6 @@ def _bias(
     causal: bool,
 ) -> Value:
     """What is added to the scores of keys that are not attended to: traced from the layer."""
-    given = [m for m in masks if m is not None]
 
     def run(q: mx.array, v: mx.array, *arrays: mx.array) -> mx.array:
         remaining = iter(arrays)
@@ -128,9 +127,26 @@ def _bias(
         kept: Any = fold.mask(parts)
         return penalty(kept, q.dtype)
 
-    tensors = [query, value, *given]
-    specs = [(t.shape, t.dtype) for t in tensors]
-    return trace.lower(g, run, [t.plain for t in tensors], specs)[0]
+    n, m = _lengths(query, value)
+    axes: list[dict[int, Any]] = [{-2: n, -1: m}, {-1: n}, {-1: m}, {-1: m}]
+    pairs = [(mask, own) for mask, own in zip(masks, axes, strict=True) if mask is not None]
+    return _traced(g, run, [(query, {1: n}), (value, {1: m}), *pairs])
+
+
+def _lengths(query: Tensor, value: Tensor) -> tuple[Any, Any]:
+    """How many queries and keys there are: sizes or names, also of those that have none."""
+    return query.shape[1] or "queries", value.shape[1] or "keys"
+
+
+def _traced(g: Builder, run: Any, tensors: Sequence[tuple[Tensor, dict[int, Any]]]) -> Value:
+    """`run` of tensors; each with what its dynamic dimensions are, by axis."""
+    specs = []
+    for tensor, names in tensors:
+        shape = list(tensor.shape)
+        for axis, name in names.items():
+            shape[axis] = shape[axis] if isinstance(shape[axis], int) else name
+        specs.append((tuple(shape), tensor.dtype))
+    return trace.lower(g, run, [tensor.plain for tensor, _ in tensors], specs)[0]
 
 
 @rule(layers.Attention)
@@ -171,6 +187,6 @@ def _penalty(g: Builder, query: Tensor, value: Tensor, mask: Tensor | None, caus
         )
         return penalty(kept, q.dtype)
 
-    tensors = [query, value, *([] if mask is None else [mask])]
-    specs = [(t.shape, t.dtype) for t in tensors]
-    return trace.lower(g, run, [t.plain for t in tensors], specs)[0]
+    n, m = _lengths(query, value)
+    tensors = [(query, {1: n}), (value, {1: m}), *([] if mask is None else [(mask, {-1: m})])]
+    return _traced(g, run, tensors)
