@@ -10,7 +10,7 @@ import mlxfunc as mf
 from case import apply
 from fuzz import choices
 from fuzz.choices import is_float, listed, one, step_of
-from fuzz.recipe import GraphRecipe, LayerRecipe, Spec, Step, label, leaves
+from fuzz.recipe import Drawing, GraphRecipe, LayerRecipe, Spec, Step, label, leaves
 
 REFUSALS = (ValueError, TypeError)  # what is documented for wrong arguments and shapes
 MOST = 1500  # entries of a sample, for speed
@@ -29,7 +29,7 @@ def random_graph(seed: int) -> GraphRecipe:
     if choose.random() < 0.1:
         batch = choose.randint(1, 3)
         specs = [Spec(spec.shape, spec.dtype, batch) for spec in specs]
-    return Drawing(choose, specs, {}, nesting=2).finish(choose.randint(2, 12))
+    return Growth(choose, specs, Drawing(mf), nesting=2).finish(choose.randint(2, 12))
 
 
 def _spec(choose: Random) -> Spec:
@@ -38,13 +38,11 @@ def _spec(choose: Random) -> Spec:
     return Spec(choose.choice(SHAPES))
 
 
-class Drawing:
-    """A graph that grows; layers by the id of their recipe are in `drawn`."""
+class Growth:
+    """A graph that grows step by step."""
 
-    def __init__(
-        self, choose: Random, specs: list[Spec], drawn: dict[int, Any], nesting: int
-    ) -> None:
-        self.choose, self.drawn, self.nesting = choose, drawn, nesting
+    def __init__(self, choose: Random, specs: list[Spec], drawing: Drawing, nesting: int) -> None:
+        self.choose, self.drawing, self.nesting = choose, drawing, nesting
         self.recipe = GraphRecipe(specs, dicts=choose.random() < 0.15)
         self.tensors = self.recipe.draw_inputs(mf)
 
@@ -60,7 +58,6 @@ class Drawing:
             self._add(step_of(LayerRecipe("Identity"), "Identity()", [0]))
             new = range(len(self.recipe.inputs), len(self.tensors))
         self.recipe.outputs = self._outputs(list(new))
-        self.drawn.pop(id(self.recipe), None)
         return self.recipe
 
     def _outputs(self, new: list[int]) -> Any:
@@ -72,9 +69,9 @@ class Drawing:
         return chosen if len(chosen) > 1 or kind < 0.25 else chosen[0]
 
     def _add(self, step: Step) -> None:
-        known = step.layer is None or id(step.layer) in self.drawn
+        known = step.layer is None or id(step.layer) in self.drawing.layers
         try:
-            found = leaves(step.draw(mf, self.drawn, self.tensors))
+            found = step.draw(self.drawing, self.tensors)
             fits = all(_fits(tensor) for tensor in found)
         except REFUSALS:
             fits = False
@@ -84,7 +81,7 @@ class Drawing:
             self.tensors += found
             self.recipe.steps.append(step)
         elif not known:
-            self.drawn.pop(id(step.layer), None)
+            self.drawing.layers.pop(id(step.layer), None)
 
     # One of the kinds of steps; None: there is nothing that it could take.
 
@@ -275,10 +272,10 @@ class Drawing:
     def _inner(self, specs: list[Spec], plain: bool = False) -> GraphRecipe | None:
         if any(len(spec.shape) == 0 for spec in specs):
             return None
-        drawing = Drawing(self.choose, specs, self.drawn, self.nesting - 1)
+        growth = Growth(self.choose, specs, self.drawing, self.nesting - 1)
         if plain:
-            drawing.recipe.dicts = False
-        recipe = drawing.finish(self.choose.randint(1, 4))
+            growth.recipe.dicts = False
+        recipe = growth.finish(self.choose.randint(1, 4))
         if plain:
             recipe.outputs = leaves(recipe.outputs)[0]
         return recipe

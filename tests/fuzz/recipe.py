@@ -7,6 +7,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class Drawing:
+    """The layers of one drawing: those of `k`, mlxfunc or Keras, by the id of their recipe.
+
+    With `inline` models within models are no layers, and their steps are those of the whole.
+    """
+
+    def __init__(self, k: Any, inline: bool = False) -> None:
+        self.k, self.inline = k, inline
+        self.layers: dict[int, Any] = {}
+
+    def layer(self, recipe: Any) -> Any:
+        """The layer of a recipe, made when it is first asked for."""
+        if id(recipe) not in self.layers:
+            self.layers[id(recipe)] = recipe.draw(self)
+        return self.layers[id(recipe)]
+
+    def options(self, value: Any) -> Any:
+        """A value in which layers stand where their recipes did."""
+        if isinstance(value, LayerRecipe | GraphRecipe):
+            return self.layer(value)
+        if isinstance(value, list):
+            return [self.options(entry) for entry in value]
+        return value
+
+
 @dataclass(eq=False)
 class LayerRecipe:
     """A layer's class and arguments, or a row of the table; the object is the layer's identity."""
@@ -16,24 +41,14 @@ class LayerRecipe:
     build: Callable[[Any], Any] | None = None
     keras: bool = True
 
-    def draw(self, k: Any, drawn: dict[int, Any]) -> Any:
-        if id(self) not in drawn:
-            options = {key: _drawn(value, k, drawn) for key, value in self.options.items()}
-            drawn[id(self)] = (
-                self.build(k.layers) if self.build else getattr(k.layers, self.kind)(**options)
-            )
-        return drawn[id(self)]
+    def draw(self, drawing: Drawing) -> Any:
+        if self.build is not None:
+            return self.build(drawing.k.layers)
+        options = {key: drawing.options(value) for key, value in self.options.items()}
+        return getattr(drawing.k.layers, self.kind)(**options)
 
     def __str__(self) -> str:
         return f"{self.kind}({', '.join(f'{k}={v}' for k, v in self.options.items())})"
-
-
-def _drawn(value: Any, k: Any, drawn: dict[int, Any]) -> Any:
-    if isinstance(value, LayerRecipe | GraphRecipe):
-        return value.draw(k, drawn)
-    if isinstance(value, list):
-        return [_drawn(entry, k, drawn) for entry in value]
-    return value
 
 
 @dataclass
@@ -43,6 +58,10 @@ class Spec:
     shape: tuple
     dtype: str = "float32"
     batch: int | None = None
+
+    def dims(self) -> list[tuple[int, str | None]]:
+        """The dynamic dimensions: their axis, without the batch, and name."""
+        return [(axis, d) for axis, d in enumerate(self.shape) if not isinstance(d, int)]
 
     def draw(self, k: Any, name: str) -> Any:
         keras = k.__name__ == "keras"
@@ -60,9 +79,9 @@ class Step:
     layer: LayerRecipe | GraphRecipe | None = None
     results: list[int] = field(default_factory=list)
 
-    def draw(self, k: Any, drawn: dict[int, Any], tensors: list[Any]) -> Any:
-        layer = None if self.layer is None else self.layer.draw(k, drawn)
-        return self.call(k, layer, *(tensors[ref] for ref in self.refs))
+    def draw(self, drawing: Drawing, tensors: list[Any]) -> list[Any]:
+        layer = None if self.layer is None else drawing.layer(self.layer)
+        return leaves(self.call(drawing.k, layer, *(tensors[ref] for ref in self.refs)))
 
 
 @dataclass(eq=False)
@@ -74,15 +93,21 @@ class GraphRecipe:
     outputs: Any = None
     dicts: bool = False
 
-    def draw(self, k: Any, drawn: dict[int, Any]) -> Any:
-        """The model; layers that `drawn` holds by their recipe's id are shared."""
-        if id(self) not in drawn:
-            tensors = self.draw_inputs(k)
-            inputs = self.structure(tensors)
-            for step in self.steps:
-                tensors += leaves(step.draw(k, drawn, tensors))
-            drawn[id(self)] = k.models.Model(inputs, _picked(self.outputs, tensors))
-        return drawn[id(self)]
+    def draw(self, drawing: Drawing) -> Any:
+        """The model; where models are drawn inline, a function of its inputs."""
+        if drawing.inline:
+            return lambda inputs: self.outputs_of(drawing, leaves(inputs))
+        return self.model(drawing)
+
+    def model(self, drawing: Drawing) -> Any:
+        inputs = self.draw_inputs(drawing.k)
+        return drawing.k.models.Model(self.structure(inputs), self.outputs_of(drawing, inputs))
+
+    def outputs_of(self, drawing: Drawing, inputs: list[Any]) -> Any:
+        tensors = list(inputs)
+        for step in self.steps:
+            tensors += step.draw(drawing, tensors)
+        return _picked(self.outputs, tensors)
 
     def draw_inputs(self, k: Any) -> list[Any]:
         return [spec.draw(k, f"in{i}") for i, spec in enumerate(self.inputs)]
@@ -135,7 +160,7 @@ class Skipped:
     results: list[int]
     refs: tuple[int, ...] = ()
 
-    def draw(self, k: Any, drawn: dict[int, Any], tensors: list[Any]) -> Any:
+    def draw(self, drawing: Drawing, tensors: list[Any]) -> list[Any]:
         return [UNUSED] * len(self.results)
 
 
