@@ -193,7 +193,8 @@ class Layer(Weights, Calls):
             return self._draw(args, kwargs)
         first_call = not self.built
         self._ensure_built(args, kwargs)
-        if self.reads_ids and _record.get() is None and are_known(args[:1]):
+        outermost = _record.get() is None and _in_training.get() is None
+        if outermost and self.reads_ids and are_known(args[:1]):
             with mx.stream(mx.cpu):  # which waits for nothing that a GPU still does
                 self.check_ids(args[0])
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)

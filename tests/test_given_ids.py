@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import mlx2onnx
 import mlxfunc as mf
 import mlx.core as mx
 import numpy as np
+import onnxruntime
 import pytest
 from mlxfunc import layers, ops
 
@@ -62,8 +64,10 @@ COMPUTED = {
     "a Lambda": lambda x: table()(layers.Lambda(lambda ids: ids * 10**6)(x)),
     "ops.take": lambda x: ops.take(mx.arange(6.0), x, axis=0),
     "half": lambda x: table()(ops.concatenate([x[:, :1] - 10**6, x[:, 1:]], axis=1)),
-    "uint32": lambda x: table()(ops.astype(x, mx.uint32) + 2**31),
+    "uint32": lambda x: table()(ops.astype(x, mx.uint32) + 7),
     "TimeDistributed": lambda x: layers.TimeDistributed(table())(layers.Reshape((2, 2, 1))(x * 7)),
+    "a model": lambda x: inner()(x * 7),
+    "a recurrent layer": lambda x: layers.LSTM(2)(table()(x * 7)),
 }
 
 
@@ -164,6 +168,51 @@ def test_a_computed_id_beyond_the_table_is_its_nearest_end():
     ids = np.array([[3, 4, 10**8, 2**31 - 2], [-1, -2, -6, -7], [-(10**8)] * 4])
     meant = np.array([[4, 4, 4, 4], [0, 4, 0, 0], [0, 0, 0, 0]])
     assert np.array_equal(model.predict(ids, verbose=0), rows[meant])
+
+
+# The same in a file.
+
+
+def session(model, **options):
+    proto = mlx2onnx.to_onnx(model, **options)
+    return proto, onnxruntime.InferenceSession(proto.SerializeToString(), _quiet())
+
+
+def _quiet():
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return options
+
+
+BOUNDS = {"Clip", "Min", "Max"}
+
+
+@pytest.mark.parametrize("way", MOVED)
+def test_a_file_spends_no_node_on_given_ids_and_refuses_the_same_ones(way):
+    proto, run = session(model_of(MOVED[way]))
+    assert not BOUNDS & {node.op_type for node in proto.graph.node}
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+        run.run(None, {"words": with_one(5).astype("i")})
+
+
+@pytest.mark.parametrize("way", COMPUTED)
+def test_a_file_bounds_computed_ids_as_mlx_does(way):
+    model = model_of(COMPUTED[way])
+    proto, run = session(model)
+    assert BOUNDS & {node.op_type for node in proto.graph.node}
+    for ids in (IDS, -IDS, IDS * 10**8, -IDS * 10**8, IDS + (2**31 - 5)):
+        (y,) = run.run(None, {"words": ids.astype("i")})
+        assert np.allclose(y, model.predict(ids, verbose=0), atol=1e-6)
+
+
+def test_a_function_of_a_file_knows_whether_its_ids_are_given():
+    x, shared = mf.Input((4,), dtype="int32", name="words"), inner()
+    model = mf.Model(x, layers.Concatenate()([shared(x), shared(x[:, ::-1]), shared(x * 7)]))
+    proto, run = session(model, functions=True)
+    assert len(proto.functions) == 2
+    assert sum(n.op_type == "Clip" for f in proto.functions for n in f.node) == 1
+    (y,) = run.run(None, {"words": IDS.astype("i")})
+    assert np.array_equal(y, model.predict(IDS, verbose=0))
 
 
 # Each in a process of its own: before there were bounds, these ended it.

@@ -184,6 +184,7 @@ class Assembly:
             # Inside too, a dimension has the name of the file: a mask is as long as its sequence.
             shape = (*spec.shape[:1], *dims[1:])
             tensors.append(Tensor(g, value, shape, layout, dtype=spec.dtype))
+            tensors[-1].given = True
             shapes.append((tuple(map(g.dimension, dims)), spec.dtype))
         outputs, _ = walk.model(model, tensors, [None] * len(tensors))
         if walk.problems:

@@ -167,8 +167,11 @@ class Walk:
         except (trace.UnsupportedPrimitives, Unsupported) as error:
             self._collect(layer, error)
             outputs = [self._stand_in(spec) for spec in specs]
+        sources = [leaf for leaf in leaves((args, kwargs)) if is_tensor(leaf)]
+        given = layer.moves_values and all(tensor.given for tensor in sources)
         for tensor, spec in zip(outputs, specs, strict=True):
             tensor.dtype = spec.dtype
+            tensor.given = tensor.given or given
         return outputs
 
     def _by_rule(
@@ -208,6 +211,8 @@ class Walk:
             self._fit(value, tensor)
             for value, tensor in zip(model.flatten_inputs(*args), model.inputs, strict=True)
         ]
+        for tensor, value in zip(inputs, model.flatten_inputs(*args), strict=True):
+            tensor.given = value.given
         masks = [None] * len(inputs) if mask is None else model.flatten_inputs(mask)
         if id(model) in self._functions and all(m is None for m in masks):
             return self._function(model, inputs)
@@ -234,7 +239,8 @@ class Walk:
             return found if isinstance(found, int) else None
 
         # For inputs of other sizes it is another function: a body has sizes in it.
-        key = (id(model), *((*map(size, t.shape), t.dtype) for t in inputs), _pattern(inputs))
+        kinds = ((*map(size, t.shape), t.dtype, t.given) for t in inputs)
+        key = (id(model), *kinds, _pattern(inputs))
         taken = self._function_names
         name = model.name if model.name not in taken.values() else f"{model.name}_{len(taken)}"
         name = taken.setdefault(key, name)
@@ -245,6 +251,8 @@ class Walk:
                     Tensor(self.g, formal, t.shape, dtype=t.dtype)
                     for formal, t in zip(formals, inputs, strict=True)
                 ]
+                for formal, tensor in zip(arguments, inputs, strict=True):
+                    formal.given = tensor.given
                 outputs, masks = self.model(model, arguments, [None] * len(arguments))
             results = [*outputs, *masks]
             values = [t.value for t in results if t is not None]

@@ -103,6 +103,8 @@ class Tensor:
         self.cache: dict[Hashable, Any] = {}
         # For the rows of a table: the ids, and how to get the table.
         self.lookup: tuple[Tensor, Callable[[], Value]] | None = None
+        # Whether its values are those of the model's inputs, moved and not computed.
+        self.given = False
         if value is not None:
             self.values[layout or plain(len(shape))] = value
 

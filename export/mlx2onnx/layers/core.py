@@ -78,7 +78,12 @@ def _matmul(g: Builder, layer: Any, x: Tensor) -> Tensor:
 
 @rule(layers.Embedding)
 def embedding(g: Builder, layer: Any, x: Tensor) -> Tensor:
-    """Gather. The ids are what is transposed when another order of axes is asked for."""
+    """Gather. The ids are what is transposed when another order of axes is asked for.
+
+    Gather refuses ids that the table has no row for, as MLX refuses them in data. Ids that the
+    model computes mean the nearest end of the table there, so they are clipped here.
+    """
+    x = x if x.given else _clipped(g, x, layer.input_dim)
 
     def make(layout: Layout) -> Value | None:
         if not layout.features_last or layout.order is not None:
@@ -98,6 +103,17 @@ def embedding(g: Builder, layer: Any, x: Tensor) -> Tensor:
     if x.dtype in (mx.int32, mx.int64):
         rows.lookup = (x, table)
     return rows
+
+
+def _clipped(g: Builder, ids: Tensor, size: int) -> Tensor:
+    """Ids in [-size, size), as `mlxfunc.bounds` has them."""
+    unsigned = ids.dtype in (mx.uint32, mx.uint64)
+    kind = ids.dtype if unsigned or ids.dtype == mx.int64 else mx.int32
+    ends = (0 if unsigned else -size, size - 1)
+    low, high = (g.constant(np.asarray(end), kind) for end in ends)
+    clipped = ids.map(lambda value, layout: g.op("Clip", g.cast(value, kind), low, high))
+    clipped.dtype = kind
+    return clipped
 
 
 @mask_rule(layers.Embedding)

@@ -202,7 +202,9 @@ def fold(g: Builder, x: Tensor, time_major: bool) -> Tensor:
         value = x.to(outer)
         return g.op("Reshape", value, _vector(g, value, [-1, *outer.perm[2:]], x))
 
-    return Tensor(g, None, shape, dtype=x.dtype, make=make, waits=x.waits + 1)
+    folded = Tensor(g, None, shape, dtype=x.dtype, make=make, waits=x.waits + 1)
+    folded.given = x.given
+    return folded
 
 
 def _vector(g: Builder, value: Value, axes: list[int], x: Tensor) -> Any:
