@@ -110,7 +110,7 @@ class Layer(Weights, Calls):
         super().__init__()
         self._training = False
         self.name = valid_name(name) if name else unique_name(type(self).__name__)
-        self.built = False
+        self._built = self._called = False
         self._trainable = bool(trainable)
         self.dtype = None if dtype is None else dtype_name(as_dtype(dtype))
         self.activity_regularizer = regularizers.get(activity_regularizer)
@@ -126,6 +126,15 @@ class Layer(Weights, Calls):
             cls.build = _build_once(cls.__dict__["build"])  # type: ignore[method-assign]
         if "compute_mask" in cls.__dict__ and "supports_masking" not in cls.__dict__:
             cls.supports_masking = True
+
+    @property
+    def built(self) -> bool:
+        """Whether there is nothing to wait for: `build` ran, or there is none, and no weights."""
+        return self._built or (type(self).build is Layer.build and not self)
+
+    @built.setter
+    def built(self, value: bool) -> None:
+        self._built = value
 
     # What a subclass writes.
 
@@ -191,7 +200,7 @@ class Layer(Weights, Calls):
         args, kwargs = tree_map(as_array, (args, kwargs))
         if symbols((args, kwargs)):
             return self._draw(args, kwargs)
-        first_call = not self.built
+        first_call, self._called = not self._called, True
         self._ensure_built(args, kwargs)
         outermost = _record.get() is None and _in_training.get() is None
         if outermost and self.reads_ids and are_known(args[:1]):

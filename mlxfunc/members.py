@@ -32,7 +32,6 @@ class Members(nn.Module):
     """A Module that lists each of its arrays once, under however many attributes it is kept."""
 
     name: str
-    built: bool
     _no_grad: _Frozen
 
     def __init__(self) -> None:

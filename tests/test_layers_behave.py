@@ -367,3 +367,42 @@ def test_axes_from_the_front_need_their_rank():
     layer(mx.zeros((2, 4, 3, 5)))
     with pytest.raises(ValueError, match="expected an input of rank 3 or more"):
         layer(mx.zeros((2, 3)))
+
+
+def test_attributes_are_there_without_a_weight():
+    for layer in (L.Dense(2, use_bias=False), L.Conv1D(2, 2, use_bias=False)):
+        layer(mx.zeros((2, 4, 3)))
+        assert layer.bias is None
+        assert len(layer.weights) == 1
+
+
+def test_an_embedding_needs_no_shape_to_be_built():
+    layer = L.Embedding(3, 2)
+    layer.build()
+    assert layer.built
+    assert layer.get_weights()[0].shape == (3, 2)
+
+
+def test_a_first_layer_that_reads_ids_gets_integers():
+    class Own(L.Embedding):
+        pass
+
+    for layer in (Own(5, 3, input_shape=(4,)), L.TimeDistributed(Own(5, 3), input_shape=(2, 4))):
+        assert mf.Sequential([layer]).inputs[0].dtype == mx.int32
+
+
+def test_a_frozen_layer_freezes_what_its_first_call_builds():
+    class Block(L.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = L.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    layer = Block(trainable=False)
+    layer(mx.zeros((1, 3)))
+    assert not layer.trainable_weights
+    layer.dense.unfreeze()
+    layer(mx.zeros((1, 3)))
+    assert len(layer.trainable_weights) == 2

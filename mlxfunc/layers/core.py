@@ -44,6 +44,8 @@ def broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 class BiasLayer(Layer):
     """A layer with perhaps a bias, and an activation of its result."""
 
+    bias: Any
+
     def __init__(
         self,
         *,
@@ -61,6 +63,8 @@ class BiasLayer(Layer):
     def add_bias(self, shape: tuple[int, ...]) -> None:
         if self.use_bias:
             self.add_weight(name="bias", shape=shape, role="bias")
+        else:
+            self.bias = None
 
     def finish(self, y: mx.array) -> mx.array:
         """activation(y + bias)"""
@@ -146,7 +150,7 @@ class Embedding(Layer):
         )
         self.supports_masking = mask_zero
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: tuple | None = None) -> None:
         self.add_weight(name="weight", shape=(self.input_dim, self.output_dim), role="embeddings")
         if self._start is not None:
             self.set_weights(self._start)

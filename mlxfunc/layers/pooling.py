@@ -50,10 +50,6 @@ class Pool(Layer):
         fits(self.name, shape, self.pool_size)
         return [(0, 0)] * self.rank
 
-    def build(self, input_shape: tuple) -> None:
-        if self.padding == "valid":
-            fits(self.name, input_shape, self.pool_size)
-
     def reduce(self, x: mx.array) -> tuple[mx.array, list[Pair]]:
         """The reduced windows, and the padding there was."""
         pads = self.pads(x.shape)

@@ -14,7 +14,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 
 from .. import schedules
-from ..registry import Registry, constructor_arguments, serialize
+from ..registry import Registry, constructor_arguments, serialize, snake_case
 
 REGISTRY = Registry("optimizers")
 EPSILON = 1e-7
@@ -68,7 +68,7 @@ class Optimizer(mlx.optimizers.Optimizer):
         decay: float = 0.0,
     ) -> None:
         super().__init__()
-        self.name = name or type(self).__name__
+        self.name = name or snake_case(type(self).__name__)
         self.weight_decay = weight_decay
         self.clipnorm, self.clipvalue = clipnorm, clipvalue
         self.global_clipnorm = global_clipnorm

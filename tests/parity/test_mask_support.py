@@ -69,3 +69,11 @@ def test_a_mask_passes_where_keras_passes_it(name: str, expected: Any) -> None:
             ours()
         return
     np.testing.assert_array_equal(ours(), expected[name])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_layer_is_built_from_the_start_where_keras_says_so(name: str) -> None:
+    """And where it has no `build`, which Keras says of some only."""
+    ours, theirs = ROWS[name].make(), ROWS[name].make(keras.layers)
+    assert ours.built >= theirs.built
+    assert ours.built == (type(ours).build is mf.layers.Layer.build)
