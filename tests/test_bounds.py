@@ -1,5 +1,6 @@
 """No index, window or view leaves its array: what a user, a file or the data can give."""
 
+import contextlib
 import json
 import re
 import zipfile
@@ -465,3 +466,24 @@ def test_a_file_makes_no_module_that_slides_its_windows_backwards(tmp_path):
             archive.writestr(member, content)
     with pytest.raises(ValueError, match="expected windows and strides of at least 1"):
         saving.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "function, arguments",
+    [
+        ("repeat", [X, 10**8, 1]),
+        ("repeat", [X, 10**9, 1]),
+        ("tile", [X, [1, 10**8]]),
+        ("pad", [X, [[0, 10**9], [0, 10**9]]]),
+        ("broadcast_to", [X, [10**6, 10**6, 4]]),
+    ],
+)
+def test_loading_computes_nothing_of_the_sizes_that_a_file_names(function, arguments, tmp_path):
+    x = mf.Input((4,))
+    path = edited(
+        mf.Model(x, ops.exp(x)), tmp_path / "m.mlxfunc", function=function, args=arguments
+    )
+    mx.reset_peak_memory()
+    with contextlib.suppress(ValueError):
+        saving.load_model(path)
+    assert mx.get_peak_memory() - mx.get_active_memory() < 2**20
