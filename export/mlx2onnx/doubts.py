@@ -23,7 +23,8 @@ from mlx2onnx.verify import tolerances
 
 # Elements of all arrays in one run; the smallest of a kind may have more.
 LARGEST, LARGEST_OF_A_KIND = 2**27, 2**31
-# Once a dimension's runs have taken this many seconds, only the smallest of each kind are run.
+# Once a dimension's runs have taken this many seconds, only the smallest of each kind are run; five
+# times as many when some are wrong, to say which.
 PATIENCE = 1.0
 
 # Wrong sizes that tell enough.
@@ -83,8 +84,8 @@ def _trial(runner: Runner, doubt: Doubt, samples: Samples | None = None) -> Same
 
 def _wrong_sizes(doubt: Doubt, same: Same) -> Missing | None:
     """What differs at which sizes, if anything does."""
-    for name, samples in doubt.axes.items():
-        if (found := _wrong_on_axis(name, samples, same)) is not None:
+    for name in doubt.axes:
+        if (found := _wrong_on_axis(doubt, name, same)) is not None:
             return _missing(doubt, *found, [name])
     for each in doubt.joint:
         if each.differs and each.elements <= LARGEST and not same(each.point):
@@ -93,9 +94,10 @@ def _wrong_sizes(doubt: Doubt, same: Same) -> Missing | None:
     return None
 
 
-def _wrong_on_axis(name: str, samples: list[Sample], same: Same) -> tuple[Sample, str] | None:
+def _wrong_on_axis(doubt: Doubt, name: str, same: Same) -> tuple[Sample, str] | None:
     """A sample that differs, and which sizes are right."""
-    right = {s.point[name]: True for s in samples if not s.differs}
+    samples = doubt.axes[name]
+    right = {s.point[name]: None if s.differs else True for s in samples}
     start = time.perf_counter()
     wrong: list[Sample] = []
     first = _first_of_each_kind(samples)
@@ -104,9 +106,10 @@ def _wrong_on_axis(name: str, samples: list[Sample], same: Same) -> tuple[Sample
         if each in first and each.elements > LARGEST_OF_A_KIND:
             text = f"it differs at {_said(name)} {each.point[name]}, too large to be run here"
             return each, text
-        patient = time.perf_counter() - start < PATIENCE
+        patient = time.perf_counter() - start < PATIENCE * (5 if wrong else 1)
         if each in first or (patient and each.elements <= LARGEST):
-            right[each.point[name]] = same(each.point)
+            other = doubt.elsewhere(name, each.point[name]) if each in first else None
+            right[each.point[name]] = same(each.point) and (other is None or same(other))
             wrong += [] if right[each.point[name]] else [each]
         if len(wrong) == MANY:
             break
@@ -153,12 +156,20 @@ def _said(name: str) -> str:
     return f"axis {axis}" + (f" of input {place.rstrip('_')}" if place else "")
 
 
-def _ranges(name: str, right: Mapping[int, bool]) -> str:
-    """`time 1 to 32 is right, 33 and more is not`."""
-    groups = [(key, [n for n, _ in group]) for key, group in groupby(
-        sorted(right.items()), key=lambda pair: pair[1])]  # fmt: skip
+def _ranges(name: str, right: Mapping[int, bool | None]) -> str:
+    """`time 1 to 32 is right, 33 and more is not`.
+
+    What was not run (None) is not told, or counts as wrong where what is before it is.
+    """
+    verdicts: list[tuple[int, bool | None]] = []
+    for size, verdict in sorted(right.items()):
+        wrong_before = bool(verdicts) and verdicts[-1][1] is False
+        verdicts.append((size, False if verdict is None and wrong_before else verdict))
+    groups = [
+        (key, [size for size, _ in group]) for key, group in groupby(verdicts, lambda v: v[1])
+    ]
     last = groups[-1][1]
-    wrong = [_range(sizes, sizes is last) for key, sizes in groups if not key]
+    wrong = [_range(sizes, sizes is last) for key, sizes in groups if key is False]
     good = [_range(sizes, sizes is last) for key, sizes in groups if key]
     return f"{name} {_listed(good)} is right, {_listed(wrong)} is not"
 

@@ -49,6 +49,9 @@ GROWTH = 8
 # So it is where it takes so many seconds and times more: it may compute with lists or NumPy.
 SLOW, SLOWER = 0.5, 20
 
+# Other sizes of the other dimensions, and the most elements in all arrays of a run there.
+OTHERS, MOST_ELSEWHERE = 131, 2**24
+
 Point = Mapping[str, int]
 
 
@@ -98,6 +101,16 @@ class Doubt:
 
     def record(self, point: Point) -> Recording:
         return record(self.function, inputs_at(self.specs, self.given, point))
+
+    def elsewhere(self, name: str, size: int) -> Point | None:
+        """A point with this size, and others than those of `base` in the other dimensions."""
+        others = {n: OTHERS + 2 * place for place, n in enumerate(self.base)}
+        point = others | {name: size}
+        try:
+            found = self.record(point)
+        except Exception:
+            return None
+        return point if len(self.base) > 1 and _elements(found) <= MOST_ELSEWHERE else None
 
     def shapes(self, point: Point) -> list[list[int]]:
         """The inputs' shapes."""
