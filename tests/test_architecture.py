@@ -1,6 +1,8 @@
 """Who may import whom, and what every layer must have. A failure names the file or the layer."""
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import mlxfunc as mf
 import mlx2onnx.layers
 import pytest
+from mlxfunc.registry import REGISTRIES
 
 from cases import CASES
 
@@ -113,14 +116,55 @@ def test_import_is_quick_and_loads_no_exporter():
     assert min(float(run[0]) for run in runs) < 0.35
 
 
+# The bases of what is known by name, and the namespace it is found in.
+FAMILIES = {
+    "layers": mf.layers.Layer,
+    "losses": mf.losses.Loss,
+    "metrics": mf.metrics.Metric,
+    "optimizers": mf.optimizers.Optimizer,
+    "callbacks": mf.callbacks.Callback,
+}
+# Parts of others, which no user makes and no file names.
+INNER = {"Projection", "CompileMetrics", "LossTracker"}
+
+
+def classes(family):
+    """The classes of a family that no other class of ours is made from, imported or forgotten."""
+    for package in ("mlxfunc", "mlxfunc.training", f"mlxfunc.{family}"):
+        folder = getattr(importlib.import_module(package), "__path__", [])
+        for module in pkgutil.iter_modules(folder):
+            importlib.import_module(f"{package}.{module.name}")
+    found, rest = [], [FAMILIES[family]]
+    while rest:
+        cls = rest.pop()
+        below = [c for c in cls.__subclasses__() if c.__module__.startswith("mlxfunc.")]
+        rest += below
+        if not below and cls.__name__ not in INNER:
+            found.append(cls)
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_defined_is_known(family):
+    namespace = getattr(mf, family)
+    for cls in classes(family):
+        where = f"{cls.__module__}.{cls.__name__}"
+        public = cls.__module__.startswith("mlxfunc.layers.") or family != "layers"
+        if public:
+            assert getattr(namespace, cls.__name__, None) is cls, (
+                f"{where}: import it in mlxfunc/{family}"
+            )
+        if family in REGISTRIES:
+            assert REGISTRIES[family].lookup(cls.__name__) is cls, f"{where}: register it"
+
+
 def layer_classes():
     return {
-        name: cls
-        for name, cls in vars(mf.layers).items()
+        cls.__name__: cls
+        for cls in (*classes("layers"), *vars(mf.layers).values())
         if isinstance(cls, type)
         and issubclass(cls, mf.layers.Layer)
-        and name == cls.__name__
-        and cls not in (mf.layers.Layer, mf.layers.InputLayer)
+        and cls.__module__.startswith("mlxfunc.layers.")
     }
 
 
