@@ -1,8 +1,10 @@
 """Runs that are cut, or killed, and go on as if nothing had happened."""
 
+import json
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import mlxfunc as mf
@@ -233,3 +235,33 @@ def test_a_model_with_a_frozen_layer_goes_on_bit_for_bit(tmp_path, shape, draw, 
         each.fit(**data, epochs=2, shuffle=False, verbose=0)
     for got, want in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+# By name: what facts of a backup are changed to. None of them comes from a fault of the disk.
+FALSE_FACTS = {
+    "epoch": ('"epoch": ', '"epoch": "one", "old": '),
+    "place": ('"offset": ', '"offset": "one", "old": '),
+    "random": ('"random": ', '"random": -1, "old": '),
+    "callback": ('EarlyStopping0.wait": "', 'EarlyStopping0.wait": "[1]", "old": "'),
+    "attribute": ('EarlyStopping0.wait": "', 'EarlyStopping0.model": "'),
+}
+
+
+@pytest.mark.parametrize("old, new", FALSE_FACTS.values(), ids=FALSE_FACTS)
+def test_a_backup_with_false_facts_is_refused(tmp_path, old, new):
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path, Cut(8))
+    path = tmp_path / "training.zip"
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("training.safetensors")
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    facts = header["__metadata__"]["facts"]
+    assert old in facts
+    header["__metadata__"]["facts"] = facts.replace(old, new)
+    text = json.dumps(header).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        member = len(text).to_bytes(8, "little") + text + content[8 + size :]
+        archive.writestr("training.safetensors", member)
+    with pytest.raises(ValueError, match=r"training\.zip: expected "):
+        resumable(tmp_path)

@@ -101,6 +101,11 @@ def load(file: File) -> tuple[dict[str, mx.array], dict[str, Any]]:
         for name, kind in FACTS.items():
             if type(facts[name]) is not kind:
                 raise ValueError(f"{FILE} has {name} {facts[name]!r:.50}")
+        if not all(type(place) is int and place >= 0 for place in facts["feed"].values()):
+            raise ValueError(f"{FILE} has the place {facts['feed']} in the data")
+        for shape in facts["labels"]:
+            if shape is not None and not all(type(size) is int for size in shape):
+                raise ValueError(f"{FILE} has labels of shape {shape}")
     return arrays, facts
 
 
@@ -158,8 +163,10 @@ class Resume:
         with reading(self._file, FILE, ADVICE):
             for name, callback in _named(callbacks):
                 state = self._callbacks.get(name, {})
-                if unknown := state.keys() - callback.get_state().keys():
-                    raise ValueError(f"{name} has {', '.join(sorted(unknown))}, which it does not")
+                own = callback.get_state() if state else {}
+                for key, value in state.items():
+                    if key not in own or not _alike(value, own[key]):
+                        raise ValueError(f"expected no {key} of {name} like {value!r:.50}")
                 if state:
                     callback.set_state(state)
 
@@ -172,6 +179,12 @@ class Resume:
                 check(self._objective, dict(tree_flatten(states)))
             for k, state in enumerate(states if self._objective else ()):
                 state.update(_part(self._objective, str(k)))
+
+
+def _alike(value: Any, other: Any) -> bool:
+    """Whether one may stand for the other in a callback's state: None is what is not known yet."""
+    numbers = isinstance(value, int | float) and isinstance(other, int | float)
+    return value is None or other is None or numbers or type(value) is type(other)
 
 
 def _check_lists(paths: Iterable[str]) -> None:

@@ -87,7 +87,13 @@ def change_safetensors(rng: Random, content: bytes) -> bytes:
     if rng.random() < 0.3:
         return change_bytes(rng, content)
     size = int.from_bytes(content[:8], "little")
-    header = change_json(rng, content[8 : 8 + size])
+    header = content[8 : 8 + size]
+    metadata = json.loads(header).get("__metadata__")
+    if metadata and rng.random() < 0.5:
+        changed = {key: change_json(rng, text.encode()).decode() for key, text in metadata.items()}
+        header = json.dumps(json.loads(header) | {"__metadata__": changed}).encode()
+    else:
+        header = change_json(rng, header)
     told = len(header) if rng.random() < 0.9 else rng.choice([0, size, 2**31, 2**62, 2**64 - 1])
     return told.to_bytes(8, "little") + header + content[8 + size :]
 
