@@ -164,3 +164,19 @@ def test_masks_are_as_long_as_their_sequences(attend):
     ids = [np.random.default_rng(n).integers(1, 7, (2, n), np.int32) for n in (4, 9)]
     arrays = [*ids, np.tri(4, 9, dtype=np.bool_)[None].repeat(2, axis=0)]
     assert mlx2onnx.verify(model, export(model, verify=False), arrays).ok
+
+
+@pytest.mark.parametrize(
+    "make",
+    [layers.MaxPooling1D, layers.AveragePooling1D, lambda *a: layers.Conv1D(3, *a)],
+    ids=["max", "average", "convolution"],
+)
+@pytest.mark.parametrize("window, stride", [(1, 2), (1, 4), (2, 2), (2, 3), (2, 5), (3, 2)])
+def test_same_padding_of_a_dynamic_size_is_right_at_each(make, window, stride):
+    """Also where windows leave gaps: there "same" asks for less than nothing at some sizes."""
+    i = mf.Input((None, 2))
+    model = mf.Model(i, make(window, stride, "same")(i))
+    exported = export(model, verify=False)
+    for size in range(1, 12):
+        x = np.random.default_rng(size).normal(size=(2, size, 2)).astype(np.float32)
+        assert mlx2onnx.verify(model, exported, [x]).ok

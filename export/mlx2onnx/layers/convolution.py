@@ -9,9 +9,10 @@ import numpy as np
 from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.activation import activate
-from mlx2onnx.layers.registry import rule
+from mlx2onnx.layers.registry import Unsupported, rule
 from mlx2onnx.layers.weights import weight
 from mlx2onnx.layout import Tensor, channels_first
+from mlxfunc.layers.windows import Pair, same_pads
 
 
 def padding(
@@ -22,17 +23,30 @@ def padding(
         return {}
     if kind == "causal":
         return {"pads": [k - 1 for k in extents] + [0] * len(extents)}
-    totals = []
-    for size, extent, stride in zip(sizes, extents, strides, strict=True):
-        if stride == 1:
-            totals.append(extent - 1)
-        elif isinstance(size, int):
-            totals.append(max((-(-size // stride) - 1) * stride + extent - size, 0))
-        else:
-            return {"auto_pad": "SAME_UPPER"}
-    # What cannot be even is more at the end.
-    pads = [t // 2 for t in totals] + [t - t // 2 for t in totals]
-    return {"pads": pads} if any(pads) else {}
+    axes = list(zip(sizes, extents, strides, strict=True))
+    pairs = [_same(*axis) for axis in axes]
+    known = [pair for pair in pairs if pair is not None]
+    if len(known) == len(pairs):
+        pads = [before for before, _ in known] + [after for _, after in known]
+        return {"pads": pads} if any(pads) else {}
+    # Where windows leave gaps, runtimes take the padding of "same" for a negative number.
+    gaps = [(extent, stride) for _, extent, stride in axes if stride > extent]
+    if gaps:
+        raise Unsupported(
+            f"expected strides up to the window's size {gaps[0][0]} beside padding='same' and a "
+            f"dynamic size, got {gaps[0][1]}. Fix the size, or pad before a layer without padding."
+        )
+    return {"auto_pad": "SAME_UPPER"}
+
+
+def _same(size: Any, extent: int, stride: int) -> Pair | None:
+    """Zeros before and after an axis; None where they depend on a dynamic size."""
+    if isinstance(size, int):
+        return same_pads(size, extent, stride)
+    if stride == 1:
+        return (extent - 1) // 2, extent // 2
+    # One more at the end may be in no window, so it may always be there.
+    return (0, extent - 1) if extent <= 2 and stride >= extent else None
 
 
 def listed(attribute: str, values: Sequence[int]) -> dict[str, Any]:
