@@ -3,6 +3,8 @@
 import contextvars
 import gc
 import queue
+import subprocess
+import sys
 import threading
 
 import mlxfunc as mf
@@ -389,3 +391,39 @@ def test_workers_know_the_custom_objects_of_their_run(workers):
         model.fit(Named(workers=workers), verbose=0)
     with pytest.raises(ValueError, match="unknown activation 'two'"):
         model.fit(Named(workers=workers), verbose=0)
+
+
+ENDING = """
+import threading
+import mlxfunc as mf
+import mlx.core as mx
+import numpy as np
+
+class Random(mf.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return mx.random.normal((8, 4)), np.ones((8, 2), "float32")
+
+x = mf.Input((4,))
+model = mf.Model(x, mf.layers.Dense(2)(x))
+model.compile("sgd", "mse", jit_compile=False)
+
+def work():
+    model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    model.predict(np.ones((8, 4)), verbose=0)
+    if turn < 4:
+        model.fit(Random(workers=1 + turn % 2), verbose=0)
+
+for turn in range(20):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+print(int(model.optimizer.step))
+"""
+
+
+def test_a_process_whose_threads_computed_ends_by_itself():
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "28\n"), ended.stderr

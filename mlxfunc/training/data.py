@@ -50,6 +50,11 @@ class Batch:
         compute(batch.x, batch.y, batch.w)
         return batch
 
+    def computed(self) -> Batch:
+        """Itself, once its arrays are computed: a thread that ends leaves nothing to do."""
+        mx.eval(self.x, self.y, self.w)
+        return self
+
     def part(self, rows: slice) -> Batch:
         """Only these rows, as this machine's share."""
 

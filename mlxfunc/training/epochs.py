@@ -96,7 +96,10 @@ class EpochIterator:
             self._pass = self.source.start(self.passes, self._skip)
             self._skip = 0
         batches = islice(self._pass, count)
-        yield from prefetch(batches, self.source.ahead) if self.source.ahead else batches
+        if not self.source.ahead:
+            yield from batches
+            return
+        yield from prefetch((batch.computed() for batch in batches), self.source.ahead)
 
     def _end(self, step: int) -> None:
         """The pass is over at `step` of the epoch: as it should, or too early."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from ..random_state import end_cleanly
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
@@ -36,6 +38,7 @@ def prefetch(items: Iterable[Any], depth: int) -> Iterator[Any]:
         return False
 
     def work() -> None:
+        end_cleanly()
         try:
             if all(put((item, None)) for item in items):
                 put((_DONE, None))
@@ -109,6 +112,7 @@ def _item(i: int) -> Any:
 
 def _get(dataset: Any, i: int) -> Any:
     """A batch whose arrays are computed: lazy ones belong to this thread."""
+    end_cleanly()
     item = dataset[i]
     mx.eval(item)
     return item

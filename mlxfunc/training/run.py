@@ -67,6 +67,8 @@ class Run:
 
     def __exit__(self, *error: Any) -> None:
         self._exit.close()
+        # The thread may end now, and what it has not computed would never be.
+        mx.synchronize()
 
     def _leave(self, callback: Callback, outer: Run | None) -> None:
         callback._run = outer
@@ -116,7 +118,6 @@ class Run:
         if hasattr(model.optimizer, "finalize_variable_values"):
             model.optimizer.finalize_variable_values(model)
         callbacks.on_train_end(logs)
-        mx.eval(model.parameters())
         return callbacks.history  # type: ignore[return-value]
 
     def evaluate(self) -> dict[str, Any]:

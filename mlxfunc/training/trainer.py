@@ -390,7 +390,9 @@ class Trainer(Layer):
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as NumPy arrays."""
         batch = inputs.single_inputs(self, x)
-        return tree_map(to_numpy, self.step_cache.get(self, "predict", False)(batch))
+        outputs = tree_map(to_numpy, self.step_cache.get(self, "predict", False)(batch))
+        mx.synchronize()
+        return outputs
 
     def _on_batch(
         self, kind: str, data: tuple, class_weight: Mapping[int, float] | None, as_dict: bool
@@ -405,7 +407,7 @@ class Trainer(Layer):
         compiled = steps_module.should_compile(self.jit_compile, cache.single_batches)
         logs = cache.get(self, kind, compiled)(batch)
         floats = to_floats(all_logs(self, logs))
-        mx.eval(self.parameters())
+        mx.synchronize()
         return floats if as_dict else self._in_order(floats)
 
     def _require_compiled(self, method: str) -> None:
