@@ -160,10 +160,12 @@ class Weights(Members):
         )
         key = self.free_name(name or "weight")
         self.__dict__.pop(key, None)  # None, until now
-        array = _promised(self.name, record.shape, kind)
-        if array is None:
-            array = record.initializer(record.shape, kind)
-        self[key] = array = record.from_keras(array)
+        zeros = _promised(self.name, record.shape, kind)
+        if zeros is None:
+            array = record.from_keras(record.initializer(record.shape, kind))
+        else:  # One number for all, which takes no memory when it is computed.
+            array = mx.broadcast_to(mx.array(0, kind), record.from_keras(zeros).shape)
+        self[key] = array
         mx.eval(array)
         self._records[key] = record
         self._listed.add(key)

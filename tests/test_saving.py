@@ -5,6 +5,8 @@ import io
 import json
 import pickle
 import pickletools
+import subprocess
+import sys
 import zipfile
 
 import mlxfunc as mf
@@ -462,3 +464,24 @@ def test_loading_draws_no_weights(tmp_path):
 def test_an_archive_in_memory_stays_open(tmp_path):
     archive = io.BytesIO(saving.to_bytes(shared_model()))
     assert saving.load_model(archive).count_params() == saving.load_model(archive).count_params()
+
+
+MEMORY = """
+import re, sys
+import mlxfunc as mf
+def memory(field):
+    return int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = memory("VmRSS")
+mf.saving.load_model(sys.argv[1])
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_loading_takes_no_more_memory_than_the_file(tmp_path):
+    path = tmp_path / "m.mlxfunc"
+    i = mf.Input((5000,))
+    mf.Model(i, layers.Dense(5000)(i)).save(path)
+    command = [sys.executable, "-c", MEMORY, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1.2 * path.stat().st_size + 50e6
