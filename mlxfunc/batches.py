@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .training.data import PyDataset
+from .training.dataset import PyDataset
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}

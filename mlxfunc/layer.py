@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from . import regularizers
 from .arguments import InputSpec as InputSpec
 from .arguments import as_array, first_input, first_shape, valid_name
+from .call_record import CallRecord, current_record, recording
 from .given_ids import are_known
 from .graph import (
     Node,
@@ -38,35 +38,8 @@ from .registry import VARIADIC, Registry, constructor_arguments, serialize
 from .weights import Weights
 
 LAYERS = Registry("layers")
-_record: ContextVar[CallRecord | None] = ContextVar("record", default=None)
 # Whether the layer that is running trains: layers that its `call` calls do as it does.
 _in_training: ContextVar[bool | None] = ContextVar("in_training", default=None)
-
-
-class CallRecord:
-    """What calls leave beside their outputs: losses that layers add, and masks by layer."""
-
-    def __init__(self) -> None:
-        self.losses: list[tuple[Layer, mx.array]] = []
-        self.masks: dict[int, list[mx.array | None]] = {}
-
-    def forget(self, layer: Layer) -> None:
-        """Drop what an earlier call of this layer left."""
-        if self.losses:
-            own = {id(module) for module in layer.sublayers()}
-            self.losses = [(one, loss) for one, loss in self.losses if id(one) not in own]
-        self.masks.pop(id(layer), None)
-
-
-@contextmanager
-def recording() -> Iterator[CallRecord]:
-    """Within the block, what calls leave beside their outputs is in the record, on no layer."""
-    record = CallRecord()
-    token = _record.set(record)
-    try:
-        yield record
-    finally:
-        _record.reset(token)
 
 
 class Layer(Weights, Calls):
@@ -168,14 +141,14 @@ class Layer(Weights, Calls):
                 f"{self.name}: expected an array in add_loss, got {loss!r}. Call it from a layer's "
                 "call, on what it computes."
             )
-        record = _record.get()
+        record = current_record.get()
         if record is not None:
             record.losses.append((self, loss))
 
     @property
     def losses(self) -> list[mx.array]:
         """What the last call added to the loss, here and in the layers inside; then penalties."""
-        record = _record.get()
+        record = current_record.get()
         if record is None:
             added = [loss for m in self.sublayers() for loss in getattr(m, "_added_losses", ())]
         else:
@@ -185,7 +158,7 @@ class Layer(Weights, Calls):
 
     def last_masks(self, count: int) -> list[mx.array | None]:
         """The masks of the outputs of this layer's last call; None where there are no such ones."""
-        record = _record.get() or self._last_call
+        record = current_record.get() or self._last_call
         masks = None if record is None else record.masks.get(id(self))
         return masks if masks is not None and len(masks) == count else [None] * count
 
@@ -202,7 +175,7 @@ class Layer(Weights, Calls):
             return self._draw(args, kwargs)
         first_call, self._called = not self._called, True
         self._ensure_built(args, kwargs)
-        outermost = _record.get() is None and _in_training.get() is None
+        outermost = current_record.get() is None and _in_training.get() is None
         if outermost and self.reads_ids and are_known(args[:1]):
             with mx.stream(mx.cpu):  # which waits for nothing that a GPU still does
                 self.check_ids(args[0])
@@ -217,7 +190,7 @@ class Layer(Weights, Calls):
         """`forward`, of which the outermost call leaves its record: in a step's, or on layers."""
         if _in_training.get() is not None:
             return self.forward(args, kwargs, **flags)[0]
-        record = _record.get()
+        record = current_record.get()
         if record is not None:
             record.forget(self)
             output, record.masks[id(self)] = self.forward(args, kwargs, **flags)
@@ -351,13 +324,13 @@ class Layer(Weights, Calls):
     def _probe(self, node: Node, values: dict[int, mx.array]) -> tuple[Any, list]:
         """Run the node on stand-ins, and leave no trace: no state moved, no randomness drawn."""
         arrays: Any = tree_flatten(self.parameters())
-        random_state, token = get_random_state(), _record.set(None)
+        random_state, token = get_random_state(), current_record.set(None)
         try:
             args, kwargs, mask = node.fill(values)
             kwargs = {k: v for k, v in kwargs.items() if k != "training"}
             return self.forward(args, kwargs, mask=mask)
         finally:
-            _record.reset(token)
+            current_record.reset(token)
             set_random_state(random_state)
             if arrays:
                 self.update(tree_unflatten(arrays), strict=False)

@@ -18,7 +18,7 @@ from .graph import leaves
 from .plotting import model_to_dot as model_to_dot
 from .plotting import plot_history as plot_history
 from .plotting import plot_model as plot_model
-from .training.data import PyDataset as PyDataset
+from .training.dataset import PyDataset as PyDataset
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:

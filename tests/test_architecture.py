@@ -31,7 +31,7 @@ ORDER = (
     "registry",
     *("activations", "constraints", "initializers", "regularizers", "schedules", "optimizers"),
     *("losses", "metrics", "graph", "given_ids", "nodes", "members", "weights", "arguments"),
-    *("layer", "ops"),
+    *("call_record", "layer", "ops"),
     *("modules", "layers", "training", "callbacks", "batches", "model", "saving", "models"),
     *("summary", "plotting", "datasets", "utils", "cli", "__init__"),
 )

@@ -15,7 +15,8 @@ import pytest
 from mlxfunc.conversion import to_mlx
 from mlxfunc.training import data as data_module
 from mlxfunc.training.arrays import class_weights
-from mlxfunc.training.data import ArraySource, PyDataset, Reader, make_source
+from mlxfunc.training.data import ArraySource, Reader, make_source
+from mlxfunc.training.dataset import PyDataset
 from mlxfunc.training.epochs import EpochIterator
 
 random = np.random.default_rng(0)

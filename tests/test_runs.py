@@ -300,6 +300,12 @@ def test_means_are_right_for_any_number_of_rows():
         tracker.track(mx.array(0.1), 1001)
     expected = float(np.float32(0.1) * np.float32(1001)) / 1001
     assert tracker.result().item() == pytest.approx(expected, rel=2e-7)
+    mean = mf.metrics.BinaryAccuracy()
+    mean.state["total"] = mean.state["count"] = mx.array(2.0**25)
+    for k in range(1001):
+        mean.update_state(mx.ones((1, 1)), mx.array([[k % 2]]))
+    assert sum(mean.state[k].item() for k in ("count", "count_rest")) == 2**25 + 1001
+    assert sum(mean.state[k].item() for k in ("total", "total_rest")) == 2**25 + 500
 
 
 def test_outputs_are_joined_in_place():

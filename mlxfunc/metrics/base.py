@@ -140,6 +140,16 @@ def result_of(metric: Metric) -> Any:
     return tree_map(array_of, metric.result())
 
 
+def add_exactly(
+    total: mx.array, rest: mx.array, amount: mx.array | float
+) -> tuple[mx.array, mx.array]:
+    """total + rest + amount, rounded, and what that lacks (Knuth's TwoSum)."""
+    amount = amount + rest
+    whole = total + amount
+    added = whole - total
+    return whole, (total - (whole - added)) + (amount - added)
+
+
 class Sum(Metric):
     """sum of w v over the values v with weights w."""
 
@@ -156,12 +166,22 @@ class Sum(Metric):
 
 
 class Mean(Metric):
-    """sum of w v / sum of w over the values v with weights w; 0 before the first of them."""
+    """sum of w v / sum of w over the values v with weights w; 0 before the first of them.
+
+    It is right for any number of values.
+    """
 
     def __init__(self, name: str = "mean", dtype: DTypeLike = None) -> None:
         super().__init__(dtype, name)
-        self.add_variable(name="total")
-        self.add_variable(name="count")
+        for variable in ("total", "total_rest", "count", "count_rest"):
+            self.add_variable(name=variable)
+
+    def accumulate(self, **amounts: mx.array | float) -> None:
+        # float32 counts to 2**24 and no further: beside each sum stands what it lacks.
+        for name, amount in amounts.items():
+            sums = self.state[name], self.state[f"{name}_rest"]
+            for key, value in zip((name, f"{name}_rest"), add_exactly(*sums, amount), strict=True):
+                self.state[key] = value.astype(sums[0].dtype)
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         values, weights = self.samplewise(values, sample_weight, mx.mean)
@@ -169,7 +189,9 @@ class Mean(Metric):
         self.accumulate(total=mx.sum(values), count=count)
 
     def result(self) -> mx.array:
-        return divide(self.state["total"], self.state["count"])
+        state = self.state
+        count = state["count"] + state["count_rest"]
+        return divide(state["total"] + state["total_rest"], count)
 
 
 class FunctionMetric(Mean):

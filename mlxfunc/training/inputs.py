@@ -12,7 +12,8 @@ from mlx.utils import tree_map
 
 from ..conversion import to_mlx
 from . import distributed
-from .data import ArraySource, Batch, Reader, Source, is_dataset, is_stream, make_source
+from .data import ArraySource, Batch, Reader, Source, is_stream, make_source
+from .dataset import is_dataset
 from .epochs import EpochIterator
 from .objective import checker
 

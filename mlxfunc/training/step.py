@@ -13,9 +13,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
+from ..call_record import recording
 from ..conversion import compute
 from ..graph import leaves
-from ..layer import recording
 from ..random_state import get_random_key, set_random_state, state_of_key
 from . import distributed
 from .data import Batch

@@ -11,41 +11,11 @@ from ..metrics import Mean, Metric
 
 
 class LossTracker(Mean):
-    """The mean of a loss over rows, right for any number of them.
-
-    float32 counts to 2**24 and no further: beside each sum stands what it lacks.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name)
-        self.add_variable(name="total_rest")
-        self.add_variable(name="count_rest")
-
-    def accumulate(self, **amounts: mx.array | float) -> None:
-        for name, amount in amounts.items():
-            rest = f"{name}_rest"
-            self.state[name], self.state[rest] = add_exactly(
-                self.state[name], self.state[rest], amount
-            )
+    """The mean of a loss over rows."""
 
     def track(self, loss: mx.array, rows: int) -> None:
         """Count the loss of a batch of so many rows."""
         self.accumulate(total=loss.astype(mx.float32) * rows, count=rows)
-
-    def result(self) -> mx.array:
-        state = self.state
-        count = state["count"] + state["count_rest"]
-        return (state["total"] + state["total_rest"]) / mx.maximum(count, 1)
-
-
-def add_exactly(
-    total: mx.array, rest: mx.array, amount: mx.array | float
-) -> tuple[mx.array, mx.array]:
-    """total + rest + amount as a float32 and what it lacks (Knuth's TwoSum)."""
-    amount = amount + rest
-    whole = total + amount
-    added = whole - total
-    return whole, (total - (whole - added)) + (amount - added)
 
 
 class CompileMetrics(Metric):
