@@ -43,7 +43,7 @@ LADDER = tuple(
     ))
 )  # fmt: skip
 # Primitives to record in all, and the fewest sizes of a dimension.
-EFFORT, FEWEST = 600, 6
+EFFORT, FEWEST = 600, 4
 # Where it has so many times the primitives it is a loop: larger sizes only cost more.
 GROWTH = 8
 # So it is where it takes so many seconds and times more: it may compute with lists or NumPy.
