@@ -83,6 +83,11 @@ def is_model(layer: Layer) -> bool:
     )
 
 
+def is_floating(value: Any) -> bool:
+    """Whether an array, Tensor or spec has a float dtype."""
+    return mx.issubdtype(value.dtype, mx.floating)
+
+
 def symbolic(tree: Any) -> Any:
     """A structure with the specs of its Tensors in their place."""
     return tree_map(lambda v: SymbolicTensor(v.shape, v.dtype) if is_tensor(v) else v, tree)
@@ -180,26 +185,32 @@ class Walk:
         rule = find(layer)
         if rule is None or kwargs.get("training"):
             return None
+        tensors = [leaf for leaf in leaves(args) if is_tensor(leaf)]
+        floats = [is_floating(t) for t in tensors]
+        kept = rule.integers == "keep" and not any(floats) and len({t.dtype for t in tensors}) == 1
+        if not kept:
+            traced = rule.integers == "trace" and not all(floats)
+            if traced or not all(map(is_floating, leaves(out))):
+                return None
+            args = self._admit(layer, args)
         given = {"out": out, "mask": mask, "walk": self}
         extra = {name: value for name, value in given.items() if name in rule.names}
         kwargs = {
             k: v for k, v in kwargs.items() if k not in ("training", "mask") and v is not None
         }
-        made = rule.lower(self.g, layer, *self._admit(layer, args), **kwargs, **extra)
+        made = rule.lower(self.g, layer, *args, **kwargs, **extra)
         return None if made is None else leaves(made)
 
     def _admit(self, layer: Any, args: tuple) -> tuple:
-        """Float arguments in the type that the layer computes in: its own, or the widest."""
+        """Arguments in the type that the layer computes in: its own, or the widest."""
         tensors = [leaf for leaf in leaves(args) if is_tensor(leaf)]
-        floats = [t for t in tensors if mx.issubdtype(t.dtype, mx.floating)]
         if layer.dtype is not None:
             kind = as_dtype(layer.dtype)
         else:
-            kinds = {t.dtype for t in floats} | {w.dtype for w in layer.weights}
+            kinds = {t.dtype for t in [*tensors, *layer.weights] if is_floating(t)}
             kind = mx.float16 if kinds == {mx.float16} else mx.float32
-        if all(t.dtype == kind for t in floats):
-            return args
-        return tree_map(lambda v: self._cast(v, kind) if any(v is t for t in floats) else v, args)
+        others = [t for t in tensors if t.dtype != kind]
+        return tree_map(lambda v: self._cast(v, kind) if any(v is t for t in others) else v, args)
 
     def _cast(self, value: Tensor, kind: mx.Dtype) -> Tensor:
         made = value.map(lambda v, layout: self.g.cast(v, kind))

@@ -45,8 +45,11 @@ class Runner:
 
     def __init__(self, source: Any, proto: onnx.ModelProto, session: Any, prefix: str = "") -> None:
         self.proto, self.session, self.prefix = proto, session, prefix
-        # The shapes of inputs at which MLX stays inside its arrays.
-        self._within: set[tuple] = set()
+        # The shapes of inputs at which MLX stays inside its arrays; at larger ones it does too. A
+        # Model was built at its fixed sizes.
+        self._within: list[list[tuple]] = []
+        # Of MLX's outputs, once it has run.
+        self.dtypes: set[mx.Dtype] = set()
         keys = (metadata.NCHW_INPUTS, metadata.NCHW_OUTPUTS)
         self.nchw = {name for key in keys for name in metadata.names(proto, key)}
         self.right_padded = bool(metadata.names(proto, metadata.RIGHT_PADDED))
@@ -55,6 +58,9 @@ class Runner:
         self.inputs = sorted(
             (e for e in entries if e.name.startswith(prefix)), key=lambda e: order.index(e.name)
         )
+        sizes = [d for entry in self.inputs for d in self.shape(entry)[1:]]
+        if isinstance(source, mf.Model) and all(isinstance(d, int) for d in sizes):
+            self._within = [[(1, *self.shape(entry)[1:]) for entry in self.inputs if entry.shape]]
         names = [output.name for output in session.get_outputs()]
         self.output_names = [name for name in names if name.startswith(prefix)]
         paths = metadata.names(proto, metadata.EXTRA_OUTPUTS)
@@ -93,8 +99,11 @@ class Runner:
         return [dims[0], *dims[2:], dims[1]] if entry.name in self.nchw else dims
 
     def as_mlx(self, arrays: Sequence[np.ndarray]) -> list[mx.array]:
-        """The inputs as the model takes them."""
-        return [to_mlx(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+        """The inputs as the model takes them: a file in float16 may be of one in float32."""
+        values = [to_mlx(a.astype(np.float32) if a.dtype == np.float16 else a) for a in arrays]
+        if not isinstance(self.source, mf.Model):
+            return values
+        return [v.astype(t.dtype) for v, t in zip(values, self.source.inputs, strict=True)]
 
     def feeds(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The inputs as the file takes them."""
@@ -114,12 +123,19 @@ class Runner:
         """
         values = self.as_mlx(arrays)
         with mx.stream(device or REFERENCE), evaluating(self.source):
-            if (shapes := tuple(array.shape for array in arrays)) not in self._within:
+            if not self._is_within([array.shape for array in arrays]):
                 with self._state_kept():
                     check_bounds(self._outputs, values)
-                self._within.add(shapes)
+                self._within.append([array.shape for array in arrays])
             with self._state_kept():
                 yield self._outputs(*values)
+
+    def _is_within(self, shapes: Sequence[tuple]) -> bool:
+        sizes = [size for shape in shapes for size in shape]
+        return any(
+            all(a <= b for a, b in zip((n for shape in small for n in shape), sizes, strict=True))
+            for small in self._within
+        )
 
     def _outputs(self, *values: mx.array) -> list[mx.array]:
         if isinstance(self.source, mf.Model):
@@ -172,6 +188,7 @@ class Runner:
                     f"verify: expected a file with {len(outputs)} outputs, got one with "
                     f"{len(found)}. It was exported from another model."
                 )
+            self.dtypes = {y.dtype for y in outputs}
             if all(y.shape == a.shape for y, a in zip(outputs, found, strict=True)):
                 mx.eval(outputs)
                 expected = [to_numpy(y) for y in outputs]

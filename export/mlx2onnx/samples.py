@@ -223,11 +223,18 @@ class Sampler:
             else:
                 array = _bits(rng, shape, 0.5)
             return array.astype(kind)
-        array = rng.standard_normal(shape).astype(kind)
+        array = self._rounded(rng.standard_normal(shape).astype(kind), index)
         for layer in _consumers(self.runner.source, index):
             if isinstance(layer, layers.Masking) and array.ndim > 1:
                 array = _padded(rng, array, layer.mask_value, right_only)
         return array
+
+    def _rounded(self, array: np.ndarray, index: int) -> np.ndarray:
+        """Numbers that an input of a Model in half precision has."""
+        source = self.runner.source
+        if not isinstance(source, mf.Model) or source.inputs[index].dtype == mx.float32:
+            return array
+        return to_numpy(mx.array(array).astype(source.inputs[index].dtype)).astype(array.dtype)
 
     def _limit(self, index: int, point: Point) -> int | None:
         """What ids of an input stay below; None when nothing is known."""

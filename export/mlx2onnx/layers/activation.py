@@ -72,7 +72,7 @@ def _trace(g: Builder, function: Callable, value: Value, x: Tensor, layout: Layo
     return trace.lower(g, function, [value], [(shape, x.dtype)])[0]
 
 
-@rule(layers.Activation)
+@rule(layers.Activation, integers="trace")
 def activation(g: Builder, layer: Any, x: Tensor) -> Tensor:
     return activate(g, layer.activation, x)
 

@@ -76,7 +76,7 @@ def _matmul(g: Builder, layer: Any, x: Tensor) -> Tensor:
     return Tensor(g, y, shape, layout.unordered(), dtype=x.dtype)
 
 
-@rule(layers.Embedding)
+@rule(layers.Embedding, integers="keep")
 def embedding(g: Builder, layer: Any, x: Tensor) -> Tensor:
     """Gather. The ids are what is transposed when another order of axes is asked for.
 
@@ -124,7 +124,7 @@ def embedding_mask(g: Builder, layer: Any, x: Tensor, mask: Any) -> Tensor:
     return Tensor(g, None, x.shape, dtype=mx.bool_, make=make)
 
 
-@rule(layers.Identity)
+@rule(layers.Identity, integers="keep")
 def nothing(g: Builder, layer: Any, x: Any) -> Any:
     """The layer does nothing when a model is used."""
     return x
@@ -134,7 +134,8 @@ def _differs(g: Builder, layer: Any, x: Tensor) -> Value:
     """0 for the steps whose features all equal the mask value, else more: (batch, time)."""
     key = ("masking", layer.mask_value)
     if key not in x.cache:
-        value = g.op("Sub", x.plain, float(layer.mask_value)) if layer.mask_value else x.plain
+        value = x.plain if x.dtype in (mx.float16, mx.float32) else g.cast(x.plain, mx.float32)
+        value = g.op("Sub", value, float(layer.mask_value)) if layer.mask_value else value
         x.cache[key] = g.reduce("ReduceL1", value, [x.rank - 1], keepdims=False)
     return x.cache[key]
 

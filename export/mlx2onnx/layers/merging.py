@@ -38,7 +38,7 @@ def minimum(g: Builder, layer: Any, inputs: list[Tensor], out: Any, mask: Any) -
     return None if mask is not None else _variadic(g, "Min", inputs, out)
 
 
-@rule(layers.Average)
+@rule(layers.Average, integers="trace")
 def average(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor:
     return _variadic(g, "Mean", inputs, out)
 
@@ -57,12 +57,12 @@ def _variadic(g: Builder, operator: str, inputs: Sequence[Tensor], out: Any) -> 
     return elementwise(aligned(inputs), apply, out.shape, out.dtype)
 
 
-@rule(layers.Concatenate)
+@rule(layers.Concatenate, integers="keep")
 def concat(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor:
     return inputs[0] if len(inputs) == 1 else concatenate(inputs, layer.axis, out.shape)
 
 
-@rule(layers.Dot)
+@rule(layers.Dot, integers="trace")
 def dot(g: Builder, layer: Any, inputs: list[Tensor], out: Any) -> Tensor | None:
     """MatMul of the operands with the summed axis last and second to last."""
     axes = layer._axes([t.shape for t in inputs])

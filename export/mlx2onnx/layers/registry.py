@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mlx2onnx.primitives import Unsupported
 from mlxfunc.layers import Layer
@@ -21,20 +21,28 @@ class Rule:
     lower a layer inside) when its signature names them. It returns None for a configuration that
     its function does not cover and that is to be traced; it raises Unsupported for one that ONNX
     cannot express.
+
+    `integers`, and booleans: "keep" them as they are, since it only moves elements; "trace" the
+    layer, which computes with them; or, as most do, "cast" them to floats where it returns floats,
+    and trace it where it does not.
     """
 
     lower: Callable[..., Any]
     names: frozenset[str]
     file: str
+    integers: Literal["cast", "keep", "trace"] = "cast"
 
 
 RULES: dict[type, Rule] = {}
 MASK_RULES: dict[type, Rule] = {}
 
 
-def _registrar(table: dict[type, Rule], classes: tuple[type, ...]) -> Callable[..., Any]:
+def _registrar(
+    table: dict[type, Rule], classes: tuple[type, ...], integers: Any = "cast"
+) -> Callable[..., Any]:
     def register(lower: Callable[..., Any]) -> Callable[..., Any]:
-        made = Rule(lower, frozenset(inspect.signature(lower).parameters), lower.__module__)
+        names = frozenset(inspect.signature(lower).parameters)
+        made = Rule(lower, names, lower.__module__, integers)
         for cls in classes:
             if cls in table:
                 raise ValueError(
@@ -46,12 +54,12 @@ def _registrar(table: dict[type, Rule], classes: tuple[type, ...]) -> Callable[.
     return register
 
 
-def rule(*classes: type) -> Callable[..., Any]:
-    """Registers a function as the rule of layer classes.
+def rule(*classes: type, integers: Any = "cast") -> Callable[..., Any]:
+    """Registers a function as the rule of layer classes; see `Rule`.
 
     Raises: ValueError when one has a rule already.
     """
-    return _registrar(RULES, classes)
+    return _registrar(RULES, classes, integers)
 
 
 def mask_rule(*classes: type) -> Callable[..., Any]:

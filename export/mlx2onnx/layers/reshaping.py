@@ -11,7 +11,7 @@ from mlx2onnx.layers.registry import rule
 from mlx2onnx.layout import Layout, Tensor, channels_first, ordered, plain
 
 
-@rule(layers.Flatten)
+@rule(layers.Flatten, integers="keep")
 def flatten(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     """Images are flattened as they are stored: the Dense behind it has its rows in that order."""
     if x.rank == 1:
@@ -34,7 +34,7 @@ def _order(sizes: Any, layout: Layout) -> bytes | None:
     return ordered(places.transpose([axis - 1 for axis in layout.perm[1:]]))
 
 
-@rule(layers.Reshape)
+@rule(layers.Reshape, integers="keep")
 def reshape(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     """A vector becomes an image in the order that is asked for, where that costs nothing."""
     sizes = out.shape[1:]
@@ -59,7 +59,7 @@ def _target(sizes: Any) -> list[int]:
     return [0, *(d if isinstance(d, int) else -1 for d in sizes)]
 
 
-@rule(layers.Permute)
+@rule(layers.Permute, integers="keep")
 def permute(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     """The same value: its axes have other names."""
     layout = x.layout.unordered()
@@ -68,7 +68,7 @@ def permute(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     return Tensor(g, x.to(layout), out.shape, renamed, dtype=x.dtype)
 
 
-@rule(layers.RepeatVector)
+@rule(layers.RepeatVector, integers="keep")
 def repeat_vector(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     def make(layout: Layout) -> Value | None:
         if not layout.features_last or layout.order:
@@ -116,7 +116,7 @@ def _resize(
     return Tensor(g, value, out.shape, layout, dtype=x.dtype)
 
 
-@rule(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
+@rule(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D, integers="keep")
 def zero_padding(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     layout = x.layout.unordered()
     sides = [(0, 0), *layer.padding, (0, 0)]
@@ -124,7 +124,7 @@ def zero_padding(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     return Tensor(g, g.op("Pad", x.to(layout), pads), out.shape, layout, dtype=x.dtype)
 
 
-@rule(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
+@rule(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, integers="keep")
 def cropping(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
     layout = x.layout.unordered()
     rows = [

@@ -175,7 +175,7 @@ def bidirectional_mask(g: Builder, layer: Any, inputs: Any, mask: Any) -> Any:
 POINTWISE = (layers.Dense, layers.Activation, layers.Embedding, layers.Identity)
 
 
-@rule(layers.TimeDistributed)
+@rule(layers.TimeDistributed, integers="keep")
 def time_distributed(
     g: Builder, layer: Any, inputs: Any, mask: Any = None, walk: Any = None
 ) -> Any:
