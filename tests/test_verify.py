@@ -1,5 +1,7 @@
 """Verification: what it tries, what it measures, what it says when a file is wrong."""
 
+import sys
+
 import mlx2onnx
 import mlxfunc as mf
 import mlx.core as mx
@@ -13,6 +15,12 @@ from mlx2onnx.samples import Sampler
 from mlx2onnx.session import open_session
 from mlx2onnx.testing import assert_onnx_matches
 from onnx import numpy_helper
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """All sizes are tried, however slow the machine is."""
+    monkeypatch.setattr(sys.modules["mlx2onnx.verify"], "PATIENCE", 60.0)
 
 
 def small_model() -> mf.Model:

@@ -18,6 +18,12 @@ from mlx2onnx.report import OutputError, Report, compare
 from exporting import export
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """All sizes are tried, however slow the machine is."""
+    monkeypatch.setattr(sys.modules["mlx2onnx.verify"], "PATIENCE", 60.0)
+
+
 def linear():
     x = mf.Input((4,), name="x")
     return mf.Model(x, layers.Dense(3, name="y")(x), name="linear")

@@ -20,6 +20,12 @@ from exporting import export
 NODES, EDGES = ("nodes", 4), ((2, "edges"), "int32")
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """All sizes are tried, however slow the machine is."""
+    monkeypatch.setattr(sys.modules["mlx2onnx.verify"], "PATIENCE", 60.0)
+
+
 def graph_convolution(x, edge_index):
     """The features of each node's neighbours, added up."""
     source, target = edge_index

@@ -48,7 +48,7 @@ class Runner:
         # The shapes of inputs at which MLX stays inside its arrays; at larger ones it does too. A
         # Model was built at its fixed sizes.
         self._within: list[list[tuple]] = []
-        # Of MLX's outputs, once it has run.
+        # Of MLX's inputs and outputs, once it has run.
         self.dtypes: set[mx.Dtype] = set()
         keys = (metadata.NCHW_INPUTS, metadata.NCHW_OUTPUTS)
         self.nchw = {name for key in keys for name in metadata.names(proto, key)}
@@ -188,7 +188,7 @@ class Runner:
                     f"verify: expected a file with {len(outputs)} outputs, got one with "
                     f"{len(found)}. It was exported from another model."
                 )
-            self.dtypes = {y.dtype for y in outputs}
+            self.dtypes = {y.dtype for y in [*self.as_mlx(arrays), *outputs]}
             if all(y.shape == a.shape for y, a in zip(outputs, found, strict=True)):
                 mx.eval(outputs)
                 expected = [to_numpy(y) for y in outputs]

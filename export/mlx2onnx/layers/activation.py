@@ -20,7 +20,7 @@ OPERATORS: dict[Callable, tuple[str, dict[str, Any], int]] = {
     act.leaky_relu: ("LeakyRelu", {"alpha": 0.2}, 17),
     act.elu: ("Elu", {}, 17),
     act.selu: ("Selu", {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}, 17),
-    act.celu: ("Celu", {}, 17),
+    act.celu: ("Elu", {}, 17),
     act.gelu: ("Gelu", {}, 20),
     act.sigmoid: ("Sigmoid", {}, 17),
     act.hard_sigmoid: ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, 17),

@@ -49,6 +49,30 @@ def _same(size: Any, extent: int, stride: int) -> Pair | None:
     return (0, extent - 1) if extent <= 2 and stride >= extent else None
 
 
+def skips(kind: str, sizes: Sequence, extents: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether strides are larger than windows where ONNX Runtime would have to find the padding.
+
+    Its `auto_pad` fails there, or pads by less than nothing.
+    """
+    steps = zip(sizes, extents, strides, strict=True)
+    larger = any(not isinstance(size, int) and stride > extent for size, extent, stride in steps)
+    return kind == "same" and larger
+
+
+def padded(
+    g: Builder, value: Value, extents: Sequence[int], strides: Sequence[int], fill: float = 0.0
+) -> Value:
+    """Padded, channels first, as padding="same" is, by sizes that are known when the file runs."""
+    before: list[Any] = [[0, 0]]
+    after: list[Any] = [[0, 0]]
+    for axis, (extent, stride) in enumerate(zip(extents, strides, strict=True), 2):
+        last = g.op("Mod", g.op("Sub", g.shape_of(value, axis), [1]), [stride])
+        total = g.op("Max", g.op("Sub", [extent - 1], last), [0])
+        before.append(g.op("Div", total, [2]))
+        after.append(g.op("Sub", total, before[-1]))
+    return g.op("Pad", value, g.op("Concat", *before, *after, axis=0), fill)
+
+
 def listed(attribute: str, values: Sequence[int]) -> dict[str, Any]:
     """An attribute, where it is not all ones."""
     return {} if all(v == 1 for v in values) else {attribute: list(values)}
@@ -59,16 +83,20 @@ def convolve(
 ) -> Tensor:
     """One Conv of the layer's sizes."""
     layout = channels_first(x.rank)
+    value, sizes = x.to(layout), (x.shape[1:-1], layer.extents, layer.strides)
+    pads = padding(layer.padding, *sizes)
+    if skips(layer.padding, *sizes):
+        value, pads = padded(g, value, layer.extents, layer.strides), {}
     value = g.op(
         "Conv",
-        x.to(layout),
+        value,
         kernel,
         bias,
         group=groups if groups != 1 else None,
         kernel_shape=list(layer.kernel_size),
         **listed("strides", layer.strides),
         **listed("dilations", layer.dilation_rate),
-        **padding(layer.padding, x.shape[1:-1], layer.extents, layer.strides),
+        **pads,
     )
     shape = (x.shape[0], *out.shape[1:-1], filters)
     return Tensor(g, value, shape, layout, dtype=x.dtype)

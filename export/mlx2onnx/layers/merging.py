@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-import numpy as np
 from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.registry import rule
@@ -89,4 +88,4 @@ def _axis_at(g: Builder, value: Value, axis: int, place: int) -> Value:
 def _unit(g: Builder, value: Value, axis: int) -> Value:
     """x / max(|x|, 1e-6) along an axis."""
     norm = g.reduce("ReduceL2", value, [axis])
-    return g.op("Div", value, g.op("Max", norm, np.float32(1e-6)))
+    return g.op("Div", value, g.op("Max", norm, 1e-6))

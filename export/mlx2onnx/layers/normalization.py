@@ -131,10 +131,10 @@ def rms_normalization(g: Builder, layer: Any, x: Tensor) -> Tensor | None:
     return Tensor(g, y, x.shape, layout, dtype=x.dtype)
 
 
-@rule(layers.UnitNormalization)
+@rule(layers.UnitNormalization, integers="trace")
 def unit_normalization(g: Builder, layer: Any, x: Tensor) -> Tensor:
     layout = x.layout.unordered()
     axes = sorted(layout.axis(axis) for axis in _axes(layer.axis, x.rank))
     value = x.to(layout)
-    norm = g.op("Max", g.reduce("ReduceL2", value, axes), g.constant(1e-12))
+    norm = g.op("Max", g.reduce("ReduceL2", value, axes), 1e-12)
     return Tensor(g, g.op("Div", value, norm), x.shape, layout, dtype=x.dtype)

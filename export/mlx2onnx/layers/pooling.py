@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mlxfunc import layers
-from mlx2onnx.builder import Builder
-from mlx2onnx.layers.convolution import listed, padding
+from mlx2onnx.builder import Builder, Value
+from mlx2onnx.layers.convolution import listed, padded, padding, skips
 from mlx2onnx.layers.registry import rule
 from mlx2onnx.layout import Tensor, channels_first, plain
 
@@ -25,12 +26,34 @@ def _pool(g: Builder, operator: str, layer: Any, x: Tensor, out: Any) -> Tensor:
 
 @rule(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
 def max_pooling(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
-    return _pool(g, "MaxPool", layer, x, out)
+    if not _skips(layer, x):
+        return _pool(g, "MaxPool", layer, x, out)
+    layout = channels_first(x.rank)
+    value = _padded_pool(g, "MaxPool", layer, x.to(layout), -math.inf)
+    return Tensor(g, value, out.shape, layout, dtype=x.dtype)
 
 
 @rule(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 def average_pooling(g: Builder, layer: Any, x: Tensor, out: Any) -> Tensor:
-    return _pool(g, "AveragePool", layer, x, out)
+    """Where windows are padded by hand, by the share of each that is not padding."""
+    if not _skips(layer, x):
+        return _pool(g, "AveragePool", layer, x, out)
+    layout = channels_first(x.rank)
+    value = x.to(layout)
+    sizes = [g.shape_of(value, axis) for axis in range(2, x.rank)]
+    ones = g.op("Expand", g.constant(1.0, value.dtype), g.op("Concat", [1, 1], *sizes, axis=0))
+    parts = [_padded_pool(g, "AveragePool", layer, v, 0.0) for v in (value, ones)]
+    return Tensor(g, g.op("Div", *parts), out.shape, layout, dtype=x.dtype)
+
+
+def _skips(layer: Any, x: Tensor) -> bool:
+    return skips(layer.padding, x.shape[1:-1], layer.pool_size, layer.strides)
+
+
+def _padded_pool(g: Builder, operator: str, layer: Any, value: Value, fill: float) -> Value:
+    value = padded(g, value, layer.pool_size, layer.strides, fill)
+    kernel, strides = list(layer.pool_size), list(layer.strides)
+    return g.op(operator, value, kernel_shape=kernel, strides=strides)
 
 
 def reduce_spatial(g: Builder, kind: str, x: Tensor, keepdims: bool, out: Any) -> Tensor:
