@@ -134,6 +134,16 @@ def test_masked_steps_leave_batch_statistics_alone():
 DATA = np.random.default_rng(0).normal(100, 3, (50, 4, 3)).astype("float32")
 
 
+def test_a_mask_of_steps_counts_for_all_their_positions():
+    x = mx.random.normal((3, 5, 2, 4))
+    mask = mx.array([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 1, 1, 1, 1]], dtype=mx.bool_)
+    layers = [L.BatchNormalization(momentum=0.5) for _ in range(2)]
+    layers[0](x, training=True, mask=mask)
+    layers[1](x, training=True, mask=mx.repeat(mask[..., None], 2, axis=2))
+    for a, b in zip(layers[0].get_weights(), layers[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("axis", [-1, 1, (1, 2), None])
 @pytest.mark.parametrize("batches", [1, 7])
 def test_normalization_adapts(axis, batches):

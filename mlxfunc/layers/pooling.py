@@ -171,7 +171,11 @@ class GlobalAveragePooling3D(GlobalPool):
 
 
 def step_mask(name: str, mask: mx.array, x: mx.array) -> mx.array:
-    """The mask with one entry for each step of x (batch, steps...); axes of size 1 broadcast."""
+    """The mask with one entry for each step of x (batch, steps...); axes of size 1 broadcast.
+
+    A mask of fewer axes, (batch, time) say, counts for all positions of its steps.
+    """
+    mask = mask.reshape(*mask.shape, *(1,) * (x.ndim - 1 - mask.ndim))
     if not broadcasts(mask.shape, x.shape[:-1]):
         raise ValueError(
             f"{name}: expected a mask of shape {x.shape[:-1]}, got {mask.shape}. "

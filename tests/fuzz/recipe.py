@@ -158,7 +158,6 @@ class Skipped:
     """The place of a step that no output needs."""
 
     results: list[int]
-    refs: tuple[int, ...] = ()
 
     def draw(self, drawing: Drawing, tensors: list[Any]) -> list[Any]:
         return [UNUSED] * len(self.results)

@@ -36,7 +36,8 @@ class Samples:
         self.apart = all(self._takes(point) for point in apart)
         points = (apart if self.apart else []) + [p for p in equal if self._takes(p)]
         self.points = points[:2] if keys else points[:1]
-        self.ordinary = all(size in ORDINARY for p in self.points for size in p.values())
+        sizes = [size for point in self.points for size in point.values()]
+        self.ordinary = not keys or (len(self.points) > 1 and set(sizes) <= set(ORDINARY))
 
     def _takes(self, point: Point) -> bool:
         try:
