@@ -5,6 +5,7 @@ import mlx.core as mx
 import numpy as np
 import onnx
 import pytest
+from mlxfunc import layers
 from mlx2onnx.builder import Builder
 from mlx2onnx.layout import (
     Layout,
@@ -19,6 +20,8 @@ from mlx2onnx.layout import (
     time_first,
 )
 from mlx2onnx.verify import run_onnx
+
+from exporting import export
 
 IMAGE = ("batch", 2, 3, 4)
 
@@ -185,3 +188,10 @@ def test_a_dense_takes_rows_and_gives_columns_in_any_order():
     y = mf.layers.Permute((2, 3, 1))(mf.layers.Reshape((4, 2, 3))(y))
     exported = mf.Model(x, y).export(None, verbose=False)
     assert operators(exported).count("Transpose") <= 2
+
+
+def test_an_image_in_its_own_order_joins_a_vector_of_any_length():
+    image, steps = mf.Input((5, 4, 2)), mf.Input((None, 3))
+    flat = layers.Flatten()(layers.Conv2D(3, 2)(image))
+    model = mf.Model([image, steps], layers.Concatenate()([layers.Flatten()(steps), flat]))
+    export(model)

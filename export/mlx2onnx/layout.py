@@ -269,7 +269,9 @@ def concatenate(tensors: Sequence[Tensor], axis: int, shape: Shape) -> Tensor:
     g, axis = tensors[0].g, axis % len(shape)
     layout = settle(tensors).layout
     if axis == len(shape) - 1 and any(t.layout.order for t in tensors):
-        return _concatenate_ordered(tensors, shape)
+        if all(isinstance(t.shape[-1], int) for t in tensors):
+            return _concatenate_ordered(tensors, shape)
+        layout = layout.unordered()
     made: Any = g.op("Concat", *(t.to(layout) for t in tensors), axis=layout.axis(axis))
     return Tensor(g, made, shape, layout, dtype=tensors[0].dtype)
 
@@ -280,8 +282,7 @@ def _concatenate_ordered(tensors: Sequence[Tensor], shape: Shape) -> Tensor:
     parts, indices, start = [], [], 0
     for tensor in tensors:
         layout = Layout(perm, tensor.layout.order)
-        size = tensor.shape[-1]
-        assert isinstance(size, int)
+        size: Any = tensor.shape[-1]
         own = layout.indices
         parts.append(tensor.to(layout))
         indices.append(start + (np.arange(size) if own is None else own))
