@@ -180,3 +180,18 @@ def test_same_padding_of_a_dynamic_size_is_right_at_each(make, window, stride):
     for size in range(1, 12):
         x = np.random.default_rng(size).normal(size=(2, size, 2)).astype(np.float32)
         assert mlx2onnx.verify(model, exported, [x]).ok
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_sequence_without_a_valid_step_ends_where_it_starts(kind, bidirectional):
+    x, mask = mf.Input((None, 3), name="x"), mf.Input((None,), dtype="bool", name="mask")
+    start = mf.Input((4,), name="start")
+    layer = getattr(layers, kind)(4, return_state=True)
+    layer = layers.Bidirectional(layer) if bidirectional else layer
+    states = [start] * ((2 if kind == "LSTM" else 1) * (1 + bidirectional))
+    model = mf.Model([x, mask, start], layer(x, mask=mask, initial_state=states))
+    rng = np.random.default_rng(0)
+    valid = np.array([[0, 0, 0], [1, 0, 1], [0, 0, 1]], np.bool_)
+    arrays = [rng.random((3, 3, 3), np.float32), valid, rng.random((3, 4), np.float32)]
+    assert mlx2onnx.verify(model, export(model, verify=False), arrays).ok

@@ -11,7 +11,7 @@ from fuzz.drawing import REFUSALS, VOCABULARY
 from fuzz.recipe import GraphRecipe, leaves
 
 # Sizes of dynamic dimensions that a model is tried with, where it takes them: each its own, or all
-# one. An exporter that finds no size for its proof may refuse; not where all of ORDINARY will do.
+# one. An exporter that finds no size for its proof may refuse; not where a pair of ORDINARY fits.
 ORDINARY = (11, 18, 44, 66)
 SIZES = (*ORDINARY, 7, 24, 40, 5, 61)
 Point = dict[Any, int]
@@ -37,7 +37,8 @@ class Samples:
         points = (apart if self.apart else []) + [p for p in equal if self._takes(p)]
         self.points = points[:2] if keys else points[:1]
         sizes = [size for point in self.points for size in point.values()]
-        self.ordinary = not keys or (len(self.points) > 1 and set(sizes) <= set(ORDINARY))
+        pairs = (set(ORDINARY[:2]), set(ORDINARY[2:]))
+        self.ordinary = not keys or set(sizes) in pairs
 
     def _takes(self, point: Point) -> bool:
         try:

@@ -126,7 +126,15 @@ def run_native(
         outputs=1 + kind.states,
         **attributes,
     )
-    return Result(outputs[0], list(outputs[1:]))
+    last = list(outputs[1:])
+    if lengths is not None and any(start is not None for start in states):
+        # Of a sequence without a valid step ONNX Runtime's last states are 0.
+        some = g.op("Unsqueeze", g.op("Cast", lengths, to=mx.bool_), [1])
+        last = [
+            y if start is None else g.op("Where", some, y, start)
+            for y, start in zip(last, states, strict=True)
+        ]
+    return Result(outputs[0], last)
 
 
 def _blocks(array: np.ndarray, blocks: list[int]) -> np.ndarray:
