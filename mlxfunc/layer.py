@@ -300,7 +300,7 @@ class Layer(Weights, Calls):
         node = Node(self, args, kwargs, mask)
         try:
             self.check_inputs(args)
-            node.produce(*infer(self._probe, node))
+            node.produce(*self.infer(node))
         except Exception as error:
             shapes = " and ".join(str(tensor.shape) for tensor in node.inputs)
             error.add_note(f"on symbolic tensors of shape {shapes}")
@@ -314,6 +314,10 @@ class Layer(Weights, Calls):
         if not self._trainable:
             self.freeze()  # what `call` has built
         return node
+
+    def infer(self, node: Node) -> tuple[Any, list[SymbolicTensor | None]]:
+        """What the call returns, as symbolic tensors, and the mask of each of them."""
+        return infer(self._probe, node)
 
     def check_inputs(self, args: tuple) -> None:
         """Refuse symbolic arguments that the layer was not built for."""

@@ -12,8 +12,19 @@ from mlx.utils import tree_map
 
 from . import metrics, optimizers
 from .conversion import check_real, dtype_name, to_mlx
+from .depth import allow_depth, allow_json
 from .given_ids import GivenIds
-from .graph import Graph, Shape, SymbolicTensor, is_symbolic, leaves, leaves_as, shapes_of
+from .graph import (
+    Graph,
+    Node,
+    Shape,
+    SymbolicTensor,
+    is_symbolic,
+    leaves,
+    leaves_as,
+    pack,
+    shapes_of,
+)
 from .layer import LAYERS, Input, InputLayer, Layer
 from .ops import Operation
 from .registry import deserialize, serialize, sharing
@@ -63,6 +74,9 @@ class Model(Trainer):
         self.input_names = tuple(_names(graph.input, graph.inputs))
         self.output_names = tuple(_names(graph.output, graph.outputs))
         self.built = True
+        inner = (module for layer in graph.layer_order for module in layer.sublayers())
+        self._depth = 1 + max((m._depth for m in inner if isinstance(m, Model)), default=0)
+        allow_depth(self._depth)
 
     @property
     def graph(self) -> Graph:
@@ -95,6 +109,26 @@ class Model(Trainer):
         for name, value, tensor in given:
             if is_symbolic(value) and value.ndim == tensor.ndim:
                 _check_shape(self.name, name, value.shape, tensor.shape)
+
+    def infer(self, node: Node) -> tuple[Any, list[SymbolicTensor | None]]:
+        """As in Layer; on tensors like its own inputs a model returns tensors like its outputs."""
+        alike = (
+            len(node.args) == 1
+            and not node.kwargs
+            and [_spec(t) for t in leaves(node.args[0])] == [_spec(t) for t in self.inputs]
+            and type(self).call is Model.call
+            and type(self).run is Model.run
+        )
+        if not alike:
+            return super().infer(node)
+        outputs = [SymbolicTensor(t.shape, t.dtype, self.name) for t in self.outputs]
+        masks = [
+            None
+            if t.mask is None
+            else SymbolicTensor(t.mask.shape, t.mask.dtype, f"{self.name}/mask")
+            for t in self.outputs
+        ]
+        return pack(outputs, self.output), masks
 
     def run(self, inputs: Any, training: bool = False, mask: Any = None) -> tuple[Any, Any]:
         """The outputs and the masks of the outputs, both in the structure of `outputs`."""
@@ -405,6 +439,11 @@ def _input_like(value: Any) -> SymbolicTensor:
     return Input(batch_shape=shape, dtype=value.dtype if integers else "float32")
 
 
+def _spec(tensor: SymbolicTensor) -> tuple[Any, ...]:
+    """What the shapes and masks of a model's outputs depend on."""
+    return tensor.shape, tensor.dtype, None if tensor.mask is None else tensor.mask.shape
+
+
 def _single(structure: Any) -> Any:
     """The only entry of a list or tuple of one; anything else as it is."""
     is_list = isinstance(structure, list | tuple)
@@ -472,6 +511,7 @@ def model_from_json(text: str, custom_objects: dict[str, Any] | None = None) -> 
     Raises: ValueError for another text, which tells what in it cannot be rebuilt.
     """
     with reading("model_from_json", "its JSON", "Use the code that wrote it."):
+        allow_json(text.encode())
         config = json.loads(text)
     with reading("model_from_json", "its JSON", "Use the code that wrote it.", config):
         return deserialize("layers", config, custom_objects)

@@ -126,7 +126,7 @@ def _write(file: Any, model: Model, members: Mapping[str, bytes]) -> None:
 
 
 def _to_json(config: dict[str, Any]) -> bytes:
-    text = json.dumps(config, indent=1).encode()
+    text = json.dumps(config).encode()
     if len(text) > storage.MAX_JSON_BYTES:
         raise ValueError(
             f"save: expected a configuration below {storage.MAX_JSON_BYTES} bytes, got "

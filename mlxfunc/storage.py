@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from .conversion import to_mlx
+from .depth import allow_json
 from .files import replacing
 
 File = str | os.PathLike | io.BytesIO
@@ -170,7 +171,9 @@ def read_json(content: Window, name: str) -> Any:
     if content.size > MAX_JSON_BYTES:
         raise ValueError(f"{name} holds {content.size} bytes, more than {MAX_JSON_BYTES}")
     try:
-        return json.loads(content.read().decode())
+        text = content.read()
+        allow_json(text)
+        return json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}") from error
 

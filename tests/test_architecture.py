@@ -24,6 +24,7 @@ ORDER = (
         "random_state",
         "ranks",
         "conversion",
+        "depth",
         "variables",
         "bounds",
         "storage",
