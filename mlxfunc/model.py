@@ -46,6 +46,7 @@ class Model(Trainer):
     """
 
     supports_masking = True
+    _depth: int = 0  # of models in models
 
     def __init__(
         self, inputs: Any, outputs: Any, *, name: str | None = None, trainable: bool = True
