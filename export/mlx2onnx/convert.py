@@ -249,8 +249,10 @@ class Walk:
             found = outer(dim)
             return found if isinstance(found, int) else None
 
-        # For inputs of other sizes it is another function: a body has sizes in it.
-        kinds = ((*map(size, t.shape), t.dtype, t.given) for t in inputs)
+        # For inputs of other sizes it is another function: a body has sizes in it. For ids that a
+        # model computes, too: they are clipped.
+        ids = [t.given and mx.issubdtype(t.dtype, mx.integer) for t in inputs]
+        kinds = ((*map(size, t.shape), t.dtype, i) for t, i in zip(inputs, ids, strict=True))
         key = (id(model), *kinds, _pattern(inputs))
         taken = self._function_names
         name = model.name if model.name not in taken.values() else f"{model.name}_{len(taken)}"
