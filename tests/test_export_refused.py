@@ -34,13 +34,6 @@ def test_every_layer_that_cannot_be_exported_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_same_padding_of_wide_windows_with_gaps_and_a_dynamic_size():
-    i = mf.Input((None, 2))
-    model = mf.Model(i, layers.Conv1D(4, 3, strides=5, padding="same")(i))
-    with pytest.raises(NotImplementedError, match="expected strides up to the window's size 3"):
-        export(model)
-
-
 def test_a_subclass_with_a_call_of_its_own_is_traced():
     class Doubled(layers.Dense):
         def call(self, inputs):

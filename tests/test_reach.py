@@ -73,10 +73,10 @@ def test_a_fixed_size_is_the_way_out():
 
 def test_a_function_that_looks_at_its_shape_keeps_its_layout():
     """At small sizes it is elementwise, and could run channels first."""
-    x = mf.Input((None, None, 3))
+    x = mf.Input((None, None, 3), name="x")
     image = layers.Conv2D(4, 3, padding="same")(x)
     image = layers.Lambda(lambda v: v * 2 if v.shape[1] > 64 else v)(image)
-    with pytest.raises(UnsupportedLayers, match="axis 1 of input 0 1 to 64 is right, 65 and more"):
+    with pytest.raises(UnsupportedLayers, match="x_dim_1 1 to 64 is right, 65 and more"):
         mlx2onnx.to_onnx(mf.Model(x, layers.Conv2D(4, 3)(image)))
 
 

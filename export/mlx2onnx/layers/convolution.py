@@ -9,7 +9,7 @@ import numpy as np
 from mlxfunc import layers
 from mlx2onnx.builder import Builder, Value
 from mlx2onnx.layers.activation import activate
-from mlx2onnx.layers.registry import Unsupported, rule
+from mlx2onnx.layers.registry import rule
 from mlx2onnx.layers.weights import weight
 from mlx2onnx.layout import Tensor, channels_first
 from mlxfunc.layers.windows import Pair, same_pads
@@ -23,20 +23,12 @@ def padding(
         return {}
     if kind == "causal":
         return {"pads": [k - 1 for k in extents] + [0] * len(extents)}
-    axes = list(zip(sizes, extents, strides, strict=True))
-    pairs = [_same(*axis) for axis in axes]
+    pairs = [_same(*axis) for axis in zip(sizes, extents, strides, strict=True)]
     known = [pair for pair in pairs if pair is not None]
-    if len(known) == len(pairs):
-        pads = [before for before, _ in known] + [after for _, after in known]
-        return {"pads": pads} if any(pads) else {}
-    # Where windows leave gaps, runtimes take the padding of "same" for a negative number.
-    gaps = [(extent, stride) for _, extent, stride in axes if stride > extent]
-    if gaps:
-        raise Unsupported(
-            f"expected strides up to the window's size {gaps[0][0]} beside padding='same' and a "
-            f"dynamic size, got {gaps[0][1]}. Fix the size, or pad before a layer without padding."
-        )
-    return {"auto_pad": "SAME_UPPER"}
+    if len(known) < len(pairs):
+        return {"auto_pad": "SAME_UPPER"}
+    pads = [before for before, _ in known] + [after for _, after in known]
+    return {"pads": pads} if any(pads) else {}
 
 
 def _same(size: Any, extent: int, stride: int) -> Pair | None:
@@ -54,9 +46,10 @@ def skips(kind: str, sizes: Sequence, extents: Sequence[int], strides: Sequence[
 
     Its `auto_pad` fails there, or pads by less than nothing.
     """
-    steps = zip(sizes, extents, strides, strict=True)
-    larger = any(not isinstance(size, int) and stride > extent for size, extent, stride in steps)
-    return kind == "same" and larger
+    axes = zip(sizes, extents, strides, strict=True)
+    return kind == "same" and any(
+        stride > extent and _same(size, extent, stride) is None for size, extent, stride in axes
+    )
 
 
 def padded(
