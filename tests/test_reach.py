@@ -85,6 +85,17 @@ def chunks(x, size=50):
     return mx.concatenate([mx.exp(part) for part in parts], axis=1)
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 13, 16, 17, 31, 64, 129, 1023])
+def test_a_branch_at_one_size_is_seen_in_a_long_function_too(size):
+    def fn(x):
+        for _ in range(25):
+            x = mx.sin(x * 2)
+        return -x if x.shape[1] == size else x
+
+    with pytest.raises(UnsupportedPrimitives, match=f"{size} is not"):
+        mlx2onnx.to_onnx(fn, inputs=SPEC, verify=False)
+
+
 @pytest.mark.parametrize(
     "fn",
     [chunks, lambda x: x.mean(1), lambda x: mx.softmax(x, 1), lambda x: mx.cumsum(x, 1)[:, ::3]],
@@ -120,7 +131,7 @@ def test_every_primitive_with_another_size_is_told():
     )
 
 
-@pytest.mark.parametrize("seed", [2, 6, 51, 148, 155])
+@pytest.mark.parametrize("seed", [2, 6, 51, 148, 155, 7099])
 def test_random_functions(seed):
     assert functions.trial(seed) is None
 

@@ -1,8 +1,12 @@
 """How far a recording holds: the function is recorded again at sizes far from the probes.
 
 Where the recording at a size is what the merged one says, the file is right there. Where it is
-not, it may compute the same in another way (in chunks, say): then the file has to be run. A branch
-at one odd size (`if n == 37`) may stay unseen.
+not, it may compute the same in another way (in chunks, say): then the file has to be run.
+
+A branch at one size, or at a few, is seen where `LADDER` has them: 1 to 17 and the powers of two up
+to 1024 with their neighbours are there, 37 is not. Of a dimension of a function that takes
+milliseconds to record, only the first sizes of the ladder are seen. A branch on several dimensions
+(`if n == 3 and m == 5`) is seen where all others are at their probe, or all are equal.
 """
 
 from __future__ import annotations
@@ -32,18 +36,19 @@ from mlx2onnx.recording import (
 )
 from mlx2onnx.sizes import Size
 
-# Those that tell most come first: far away, one, a size that most steps divide, its neighbours. A
-# function of many primitives is recorded at few.
-FAR, DIVISIBLE = 20_011, 384_000
+# Those that tell most come first: far away, one, all small ones, the powers of two with their
+# neighbours, and such as people write.
+FAR, DIVISIBLE = 20_011, 384_000  # Most steps divide the second.
 LADDER = tuple(
     dict.fromkeys((
-        FAR, 1, DIVISIBLE, 2, 1025, 64, 8, 100, DIVISIBLE + 1, 257, 33, 3, 513, 129, 1000, 16,
-        DIVISIBLE - 1, 2049, 4, 5, 6, 9, 10, 12, 32, 24, 48, 50, 128, 200, 256, 500, 512, 1024,
-        *range(1, 65), *range(70, 101, 10), 127, 150, 255, 300, 511, 700, 1023, 2000, 4097,
+        FAR, 1, DIVISIBLE, 2, DIVISIBLE + 1, 1025, 64, 100, *range(3, 17),
+        *(2**power + by for power in range(4, 11) for by in (1, 0, -1)),
+        DIVISIBLE - 1, 1000, 500, 200, 50, 20, 24, 48, 2049, 30, 40, 60, 80, 90, 96, 150, 300, 384,
+        18, 19, 25, 36, 70, 700, 2000, 4097,
     ))
 )  # fmt: skip
-# Primitives to record in all, and the fewest sizes of a dimension.
-EFFORT, FEWEST = 600, 4
+# Seconds to record in, and the fewest sizes of a dimension, however long one takes.
+BUDGET, FEWEST = 0.3, 4
 # Where it has so many times the primitives it is a loop: larger sizes only cost more.
 GROWTH = 8
 # So it is where it takes so many seconds and times more: it may compute with lists or NumPy.
@@ -137,7 +142,10 @@ def explore(
     doubt = Doubt(fn, traced.specs, given, base)
     doubt.joint = list(filter(None, map(sample, _joint(names)))) if len(names) > 1 else []
     primitives = max(len(traced.recording.primitives), 10)
-    ladder = LADDER[: max(FEWEST, EFFORT // (primitives * len(names)))]
+    start = time.thread_time()
+    sample(base)
+    each = time.thread_time() - start
+    ladder = LADDER[: max(FEWEST, int(BUDGET / (each * len(names))))]
     for name in names:
 
         def at(size: int, name: str = name) -> Sample | None:
