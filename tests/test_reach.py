@@ -118,6 +118,16 @@ def test_sizes_that_a_function_refuses_are_not_wrong():
     mlx2onnx.to_onnx(lambda x: grouped(mx.repeat(x, 4, 1)), inputs=SPEC, verbose=False)
 
 
+def test_the_smallest_size_that_a_function_takes_is_seen():
+    def one_is_left(x):
+        if (x := x[:, :-50]).shape[1] == 0:
+            raise ValueError("expected more than 50 steps")
+        return 2 * x if x.shape[1] == 1 else x
+
+    with pytest.raises(UnsupportedPrimitives, match="right, 51 is not"):
+        mlx2onnx.to_onnx(one_is_left, inputs=SPEC, verify=False)
+
+
 def test_every_primitive_with_another_size_is_told():
     """Sizes without a formula too, such as those of a strided slice."""
     fn = lambda x: x[:, ::2] * 1.0  # noqa: E731
@@ -131,7 +141,7 @@ def test_every_primitive_with_another_size_is_told():
     )
 
 
-@pytest.mark.parametrize("seed", [2, 6, 51, 148, 155, 7099])
+@pytest.mark.parametrize("seed", [2, 6, 51, 148, 155, 7099, 641307])
 def test_random_functions(seed):
     assert functions.trial(seed) is None
 

@@ -143,7 +143,7 @@ def explore(
     doubt.joint = list(filter(None, map(sample, _joint(names)))) if len(names) > 1 else []
     primitives = max(len(traced.recording.primitives), 10)
     start = time.thread_time()
-    sample(base)
+    there = sample(base)
     each = time.thread_time() - start
     ladder = LADDER[: max(FEWEST, int(BUDGET / (each * len(names))))]
     for name in names:
@@ -151,7 +151,8 @@ def explore(
         def at(size: int, name: str = name) -> Sample | None:
             return sample({**base, name: size})
 
-        doubt.axes[name] = _climb(at, ladder, GROWTH * primitives)
+        found = {base[name]: there}
+        doubt.axes[name] = _climb(at, found, ladder, GROWTH * primitives)
     samples = itertools.chain(doubt.joint, *doubt.axes.values())
     return doubt if any(s.differs for s in samples) else None
 
@@ -164,28 +165,37 @@ def _joint(names: Sequence[str]) -> Iterator[Point]:
 
 
 def _climb(
-    sample: Callable[[int], Sample | None], ladder: Sequence[int], most: int
+    sample: Callable[[int], Sample | None],
+    found: dict[int, Sample | None],
+    ladder: Sequence[int],
+    most: int,
 ) -> list[Sample]:
-    """Samples at these sizes, and on both sides of where the function begins to differ."""
-    found: dict[int, Sample] = {}
+    """Samples at these sizes beside those found, and on both sides of where the function begins to
+    differ or to refuse: what is left of a slice may be one step there.
+    """
     slow = math.inf
     for size in sorted(ladder):
         start = time.perf_counter()
-        here = sample(size)
+        found[size] = here = sample(size)
         seconds = time.perf_counter() - start
-        if here is not None:
-            found[size] = here
         if seconds > slow or (here is not None and here.primitives > most):
             break
         slow = min(slow, SLOW + SLOWER * seconds)
-    for low, high in itertools.pairwise(sorted(found)):
-        while high - low > 1 and found[low].differs != found[high].differs:
+
+    def between(low: int, high: int) -> None:
+        if high - low > 1 and _state(found[low]) != _state(found[high]):
             middle = (low + high) // 2
-            if (here := sample(middle)) is None:
-                break
-            found[middle] = here
-            low, high = (middle, high) if here.differs == found[low].differs else (low, middle)
-    return [found[n] for n in sorted(found)]
+            found[middle] = sample(middle)
+            between(low, middle)
+            between(middle, high)
+
+    for low, high in itertools.pairwise(sorted(found)):
+        between(low, high)
+    return [here for _, here in sorted(found.items()) if here is not None]
+
+
+def _state(sample: Sample | None) -> bool | None:
+    return None if sample is None else sample.differs
 
 
 def _elements(recording: Recording) -> int:
