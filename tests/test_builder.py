@@ -20,6 +20,13 @@ def small(opset=20, **options):
     return g
 
 
+def unknown():
+    """An operator that ONNX does not have."""
+    g = Builder()
+    g.output(g.op("Nonsense", g.input("x", mx.float32, (2,))), "y")
+    return g
+
+
 def run(model, **feeds):
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
 
@@ -115,6 +122,7 @@ def test_float16_keeps_large_numbers_finite():
         (lambda: small().input("x", mx.float32, ()), "unique input names, got 'x'"),
         (lambda: small().output(None, "y"), "unique output names, got 'y'"),
         (lambda: small().output(None, "x"), "unique output names, got 'x'"),
+        (lambda: unknown().model(), "expected a graph that ONNX accepts.*'type' of"),
     ],
 )
 def test_mistakes(make, match):

@@ -5,6 +5,7 @@ import mlxfunc as mf
 import numpy as np
 import pytest
 from mlxfunc import layers
+from mlxfunc.graph import leaves
 
 from cases import CASES, Case, randomize
 from exporting import export, operators
@@ -194,4 +195,26 @@ def test_a_sequence_without_a_valid_step_ends_where_it_starts(kind, bidirectiona
     rng = np.random.default_rng(0)
     valid = np.array([[0, 0, 0], [1, 0, 1], [0, 0, 1]], np.bool_)
     arrays = [rng.random((3, 3, 3), np.float32), valid, rng.random((3, 4), np.float32)]
+    assert mlx2onnx.verify(model, export(model, verify=False), arrays).ok
+
+
+STACKS = {
+    "from small to large": lambda: [layers.SimpleRNNCell(1), layers.LSTMCell(4)],
+    "from large to small": lambda: [layers.LSTMCell(4), layers.GRUCell(2), layers.GRUCell(1)],
+    "by steps": lambda: [layers.LSTMCell(3, activation="gelu"), layers.SimpleRNNCell(1)],
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, layers.Bidirectional], ids=["one", "both"])
+@pytest.mark.parametrize("masked", [False, True], ids=["unmasked", "masked"])
+@pytest.mark.parametrize("cells", STACKS.values(), ids=STACKS)
+def test_each_state_of_stacked_cells_has_the_size_of_its_cell(cells, masked, wrap):
+    """Layers after it count on it."""
+    x, mask = mf.Input((None, 3), name="x"), mf.Input((None,), dtype="bool", name="mask")
+    layer = wrap(layers.RNN(cells(), return_state=True))
+    states = leaves(layer(x, mask=mask if masked else None))[1:]
+    model = mf.Model([x, mask] if masked else x, [state[:, -1:] * 2 for state in states])
+    randomize(model)
+    arrays = [np.random.default_rng(0).random((5, 6, 3), np.float32)]
+    arrays += [np.array(list(MASKS.values()), np.bool_)] if masked else []
     assert mlx2onnx.verify(model, export(model, verify=False), arrays).ok

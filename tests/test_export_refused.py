@@ -102,3 +102,19 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         export(mf.Model(x, layers.Dense(2)(x)), path=path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_rule_that_writes_what_onnx_refuses_is_told(tmp_path):
+    class Turned(layers.Layer):
+        def call(self, inputs):
+            return -inputs
+
+    @mlx2onnx.layers.rule(Turned)
+    def turned(g, layer, x):
+        return x.like(g.op("Not", x.plain))
+
+    i = mf.Input((2, 3))
+    model = mf.Model(i, layers.ReLU()(Turned(name="turned")(i)))
+    with pytest.raises(ValueError, match="that ONNX accepts, .* Correct the rule"):
+        mlx2onnx.to_onnx(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []

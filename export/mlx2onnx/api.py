@@ -74,7 +74,8 @@ def to_onnx(
         verbose: print what verification measured.
 
     Raises: UnsupportedLayers with every layer that has no ONNX form; VerificationError when the
-        results differ; ValueError and TypeError for options. After an error no file is left.
+        results differ; ValueError and TypeError for options; ValueError when a layer's rule gives
+        what ONNX refuses. After an error no file is left.
     """
     _check_path(path)
     g = Builder(opset, dtype or "float32", quantized)

@@ -93,16 +93,21 @@ def loop(
     for x_t, mask_t in zip(unstack(x), masks, strict=True):
         output, new = step(x_t, states)
         if mask_t is not None:
-            nested = isinstance(states[0], list | tuple)
-            previous = states[-1][0] if nested else states[0]
             output, new = tree_map(
                 lambda a, b, m=mask_t: mx.where(spread(m, a.ndim), a, b),
                 (output, new),
-                (previous, states),
+                (repeated(states), states),
             )
         outputs.append(output)
         states = new
     return stack(outputs), outputs[-1], states
+
+
+def repeated(states: Any) -> mx.array:
+    """The output of a masked step: the first state of the cell, of the last one in a stack."""
+    while isinstance(states[0], list | tuple):
+        states = states[-1]
+    return states[0]
 
 
 class Kernel:

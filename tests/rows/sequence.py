@@ -51,6 +51,23 @@ RECURRENT = [
     *recurrent("rnn-gru-cell", lambda L: L.RNN(L.GRUCell(4), go_backwards=True)),
     *recurrent("rnn-simple-cell", lambda L: L.RNN(L.SimpleRNNCell(4), return_state=True)),
     *recurrent("rnn-stacked", lambda L: L.RNN([L.LSTMCell(4), L.GRUCell(3)])),
+    *recurrent(
+        "rnn-stacked-states",
+        lambda L: L.RNN(
+            [L.SimpleRNNCell(1), L.LSTMCell(4), L.GRUCell(2)],
+            return_sequences=True,
+            return_state=True,
+            go_backwards=True,
+        ),
+    ),
+    *recurrent(
+        "rnn-stacked-twice",
+        lambda L: L.RNN(
+            [L.SimpleRNNCell(1), L.StackedRNNCells([L.LSTMCell(3), L.GRUCell(2)])],
+            return_state=True,
+            return_sequences=True,
+        ),
+    ),
     *(
         row
         for name in ("SimpleRNN", "LSTM", "GRU")

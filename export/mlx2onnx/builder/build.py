@@ -382,7 +382,7 @@ class Builder(Names):
     def model(self, properties: Mapping[str, str] | None = None) -> Model:
         """The cleaned, checked model. Weights are still the arrays that were handed in.
 
-        Raises: onnx.checker.ValidationError, onnx.shape_inference.InferenceError.
+        Raises: ValueError for a graph that ONNX's checker or its shape inference refuses.
         """
         graph = self._main.graph
         for value, name in self._outputs:

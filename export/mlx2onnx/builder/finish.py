@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx_ir import Model
-from onnx_ir.passes import PassManager, common
+from onnx_ir.passes import PassError, PassManager, common
 
 PRODUCER = "mlx2onnx"
 # By opset: the IR version that came with it.
@@ -35,7 +35,7 @@ def finished(
 ) -> Model:
     """The cleaned, checked model.
 
-    Raises: onnx.checker.ValidationError, onnx.shape_inference.InferenceError.
+    Raises: ValueError for a graph that ONNX's checker or its shape inference refuses.
     """
     model = ir.Model(
         graph,
@@ -58,8 +58,21 @@ def finished(
         common.CheckerPass(full_check=True),
     ]
     with _quietly():
-        PassManager(passes)(model)
+        try:
+            PassManager(passes)(model)
+        except PassError as error:
+            raise ValueError(
+                "to_onnx: expected a graph that ONNX accepts, got one that it refuses: "
+                f"{_reason(error)}. Correct the rule that wrote it."
+            ) from error
     return _without_weight_types(model)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong first, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()).rstrip(".") or repr(error)
 
 
 def message(model: Model) -> onnx.ModelProto:

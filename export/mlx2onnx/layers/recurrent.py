@@ -240,19 +240,20 @@ def _native_layer(
         result = run_native(g, kind, [cell], value, begin, lengths, layer.go_backwards, order)
         value, order = g.op("Squeeze", result.y, [1]), None
         last += result.last
-    kept = last if layer.return_state else []
-    finals = [g.op("Squeeze", state, [0]) for state in kept]
+    sizes = [cell.units for cell, states in zip(cells, start, strict=True) for _ in states]
+    kept = zip(last, sizes, strict=True) if layer.return_state else ()
+    finals = [Tensor(g, g.op("Squeeze", state, [0]), (batch, size)) for state, size in kept]
     if layer.return_sequences:
         output = _sequence(g, layer, value, steps, start[-1][0], (batch, x.shape[1], units))
     else:
         kind = native(cells[-1])
         assert kind is not None
         place = -kind.states
-        squeezed = finals[place] if finals else g.op("Squeeze", last[place], [0])
+        squeezed = finals[place].plain if finals else g.op("Squeeze", last[place], [0])
         output = Tensor(g, squeezed, (batch, units))
         if steps is not None and layer.zero_output_for_mask:
             output = output.like(_zero_last(g, squeezed, steps, layer.go_backwards))
-    return [output, *(Tensor(g, final, (batch, units)) for final in finals)]
+    return [output, *finals]
 
 
 def _sequence(

@@ -14,6 +14,7 @@ from mlx2onnx.layers.steps import reversed_time
 from mlx2onnx.layout import Tensor, time_first
 from mlxfunc.graph import leaves
 from mlxfunc.layers import cells
+from mlxfunc.layers._scan import repeated
 
 Step = Callable[[mx.array, Any], tuple[mx.array, list]]
 
@@ -99,12 +100,10 @@ def _body(
         output, new = step(arrays[count], states)
         if masked:
             valid = arrays[count + 1]
-            nested = isinstance(states[0], list | tuple)
-            before = states[-1][0] if nested else states[0]
             output, new = tree_map(
                 lambda a, b: mx.where(valid.reshape(-1, *[1] * (a.ndim - 1)), a, b),
                 (output, new),
-                (before, states),
+                (repeated(states), states),
             )
         return [*leaves(new), output]
 
