@@ -24,10 +24,13 @@ File = str | os.PathLike | io.BytesIO
 MAX_JSON_BYTES = 2**26
 MAX_SIZE = 2**31 - 1  # of an axis in MLX
 CHUNK = 2**20
-ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8,
-    "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "C64": 8,
+# MLX has no float64 on every device, and files hold none.
+DTYPES = {
+    "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "U16": mx.uint16, "I16": mx.int16,
+    "U32": mx.uint32, "I32": mx.int32, "U64": mx.uint64, "I64": mx.int64, "F16": mx.float16,
+    "BF16": mx.bfloat16, "F32": mx.float32, "C64": mx.complex64,
 }  # fmt: skip
+BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
 
 
 class Window(io.RawIOBase):
@@ -179,7 +182,10 @@ def read_json(content: Window, name: str) -> Any:
 
 
 def read_safetensors(content: Window, name: str) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """Arrays, evaluated, and metadata; MLX reads the file once its header is known to be true.
+    """Arrays, evaluated, and metadata, once the header is known to be true.
+
+    MLX's own reader asks for Python's lock in a thread that may still run when Python ends, and
+    the process aborts: the bytes are read here, each array's into its place.
 
     Raises: ValueError for a header that does not describe the rest of the file.
     """
@@ -189,20 +195,30 @@ def read_safetensors(content: Window, name: str) -> tuple[dict[str, mx.array], d
     header = read_json(Window(content.file, content.start + 8, size), name)
     if not isinstance(header, dict):
         raise ValueError(f"{name} begins with {type(header).__name__}, not with a dict of arrays")
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError(f"{name} has the metadata {metadata!r:.100}, not a dict of strings")
+    spans = sorted((_span(f"{key!r} in {name}", row), key) for key, row in header.items())
     end = 0
-    rows = [
-        (_span(f"{key!r} in {name}", row), key)
-        for key, row in header.items()
-        if key != "__metadata__"
-    ]
-    for (first, last), key in sorted(rows):
+    for (first, last), key in spans:
         if first < end or last > content.size - 8 - size:
             raise ValueError(f"bytes {first} to {last} of {name} are not those of {key!r} alone")
         end = last
-    content.seek(0)
-    loaded: Any = mx.load(content, format="safetensors", return_metadata=True)  # type: ignore[arg-type]
-    mx.eval(loaded[0])
-    return loaded
+    arrays = {}
+    for (first, _), key in spans:
+        content.seek(8 + size + first)
+        arrays[key] = _array(content, header[key]["shape"], DTYPES[header[key]["dtype"]])
+    mx.eval(arrays)
+    return arrays, metadata
+
+
+def _array(content: Window, shape: list[int], dtype: mx.Dtype) -> mx.array:
+    """The array whose bytes come next; they are read into MLX's memory, with no copy between."""
+    bits = mx.zeros(shape, BITS[dtype.size])
+    memory: Any = bits  # a buffer, which MLX's stubs do not tell
+    if bits.size and content.readinto(memoryview(memory).cast("B")) != bits.nbytes:
+        raise ValueError(f"an array of {bits.nbytes} bytes is cut short")
+    return bits.view(dtype)
 
 
 def _span(key: str, row: Any) -> tuple[int, int]:
@@ -211,11 +227,11 @@ def _span(key: str, row: Any) -> tuple[int, int]:
         shape, (first, last) = row["shape"], row["data_offsets"]
         sizes = [*shape, first, last]
         fits = all(type(n) is int and n >= 0 for n in sizes) and max(shape, default=0) <= MAX_SIZE
-        fits = fits and last - first == math.prod(shape) * ITEM_BYTES[row["dtype"]]
+        fits = fits and last - first == math.prod(shape) * DTYPES[row["dtype"]].size
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"{key} is said to be {row!r:.200}, which is no array of that size")
+        raise ValueError(f"{key} is said to be {row!r:.200}, which is no array of MLX of that size")
     return first, last
 
 

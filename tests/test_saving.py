@@ -13,7 +13,7 @@ import mlxfunc as mf
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlxfunc import layers, models, ops, saving
+from mlxfunc import layers, models, ops, saving, storage
 from mlx.utils import tree_flatten
 
 
@@ -407,6 +407,8 @@ FALSE_HEADERS = {
         w={"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
     ) + bytes(16),
     "unknown dtype": header(w={"dtype": "F31", "shape": [4], "data_offsets": [0, 16]}) + bytes(16),
+    "double": header(w={"dtype": "F64", "shape": [2], "data_offsets": [0, 16]}) + bytes(16),
+    "metadata": header(__metadata__={"n": 1}),
     "long": (2**62).to_bytes(8, "little") + bytes(16),
     "deep": header(w=1).replace(b'{"w": 1}', b"[" * 8),
 }  # fmt: skip
@@ -418,6 +420,21 @@ def test_weights_with_a_false_header_are_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"w\.safetensors: expected a whole \.safetensors file"):
         shared_model().load_weights(path)
+
+
+def test_every_dtype_of_mlx_comes_back_from_a_file(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2, (2, 3, 4))
+    arrays = {
+        f"{dtype} {shape}": mx.array(values[at]).astype(dtype)
+        for dtype in storage.DTYPES.values()
+        for shape, at in {"()": (0, 0, 0), "(3, 4)": 0, "(0, 3, 4)": slice(0)}.items()
+    }
+    arrays["complex"] = mx.array([1 + 2j, -3j])
+    storage.save_arrays(tmp_path / "w.safetensors", arrays)
+    read = storage.load_arrays(tmp_path / "w.safetensors")
+    assert {k: (a.shape, a.dtype, a.tolist()) for k, a in read.items()} == {
+        k: (a.shape, a.dtype, a.tolist()) for k, a in arrays.items()
+    }
 
 
 def test_weights_of_another_kind_are_refused(tmp_path):
@@ -447,7 +464,7 @@ def test_optimizer_state_of_another_model_is_refused(tmp_path):
         m.save(paths[-1])
     with zipfile.ZipFile(paths[1]) as archive:
         rewritten(paths[0], **{"optimizer.safetensors": archive.read("optimizer.safetensors")})
-    with pytest.raises(ValueError, match=r"momentum: expected shape \(2, 4\) .*; at optimizer\."):
+    with pytest.raises(ValueError, match=r"momentum: expected shape \(2,.*.*; at optimizer\."):
         saving.load_model(paths[0])
     assert saving.load_model(paths[0], compile=False).count_params() == 10
 
@@ -483,5 +500,16 @@ def test_loading_takes_no_more_memory_than_the_file(tmp_path):
     i = mf.Input((5000,))
     mf.Model(i, layers.Dense(5000)(i)).save(path)
     command = [sys.executable, "-c", MEMORY, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1.2 * path.stat().st_size + 50e6
+
+
+def test_a_process_that_loaded_a_model_ends_by_itself(tmp_path):
+    path = tmp_path / "m.mlxfunc"
+    i = mf.Input((2000,))
+    mf.Model(i, layers.Dense(2000)(i)).save(path)
+    load = "import sys, mlxfunc as mf; mf.saving.load_model(sys.argv[1])"
+    command = [sys.executable, "-c", load, str(path)]
+    for _ in range(2):  # more at once than the machine may have cores, so that threads come late
+        runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(5)]
+        assert [(run.communicate()[1], run.returncode) for run in runs] == [("", 0)] * 5
