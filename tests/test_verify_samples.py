@@ -255,6 +255,11 @@ def test_samples_that_do_not_fit_are_refused(samples, error, message):
         mlx2onnx.to_onnx(model, samples=samples, verbose=False)
 
 
+def test_a_function_that_takes_only_long_sequences_is_verified_with_these(capsys):
+    mlx2onnx.to_onnx(lambda x: x[:, 256:].max(1), inputs=[("batch", "time", 4)])
+    assert "time 704" in capsys.readouterr().out
+
+
 def test_samples_that_the_model_does_not_take_are_a_problem_not_a_crash():
     exported = export(graph_convolution, inputs=[NODES, EDGES])
     edges = np.array([[0, 10**9], [1, 0]])

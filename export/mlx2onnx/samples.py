@@ -17,7 +17,7 @@ from mlx2onnx.runner import Runner, sizes_of
 from mlx2onnx.session import NUMPY
 
 # Two sizes for each other dynamic dimension; larger ones when the model refuses these.
-OTHER_SIZES = ((11, 18), (44, 66), (176, 264))
+OTHER_SIZES = ((11, 18), (44, 66), (176, 264), (704, 1056))
 # No dimension is made larger than this for the indices of a given array.
 LARGEST = 100_000
 
