@@ -247,11 +247,8 @@ FALSE_FACTS = {
 }
 
 
-@pytest.mark.parametrize("old, new", FALSE_FACTS.values(), ids=FALSE_FACTS)
-def test_a_backup_with_false_facts_is_refused(tmp_path, old, new):
-    with pytest.raises(KeyboardInterrupt):
-        resumable(tmp_path, Cut(8))
-    path = tmp_path / "training.zip"
+def change_facts(path, old, new):
+    """Replaces a text among the facts of a backup."""
     with zipfile.ZipFile(path) as archive:
         content = archive.read("training.safetensors")
     size = int.from_bytes(content[:8], "little")
@@ -263,5 +260,21 @@ def test_a_backup_with_false_facts_is_refused(tmp_path, old, new):
     with zipfile.ZipFile(path, "w") as archive:
         member = len(text).to_bytes(8, "little") + text + content[8 + size :]
         archive.writestr("training.safetensors", member)
+
+
+@pytest.mark.parametrize("old, new", FALSE_FACTS.values(), ids=FALSE_FACTS)
+def test_a_backup_with_false_facts_is_refused(tmp_path, old, new):
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path, Cut(8))
+    change_facts(tmp_path / "training.zip", old, new)
     with pytest.raises(ValueError, match=r"training\.zip: expected "):
         resumable(tmp_path)
+
+
+@pytest.mark.parametrize("fact", ["step", "epoch", "offset", "drawn"])
+@pytest.mark.filterwarnings("ignore:.*is not logged")
+def test_a_backup_from_beyond_the_data_ends_the_run(tmp_path, fact):
+    with pytest.raises(KeyboardInterrupt):
+        resumable(tmp_path, Cut(8))
+    change_facts(tmp_path / "training.zip", f'"{fact}": ', f'"{fact}": 10000, "old": ')
+    resumable(tmp_path)

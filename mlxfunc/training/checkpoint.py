@@ -172,7 +172,9 @@ class Resume:
 
     def metrics(self, model: Any) -> None:
         """The running means and metrics of the epoch that was cut."""
-        model.objective.build(self._labels)
+        # A run that ended before its first batch has seen no labels.
+        if self._labels or not model.objective.labelled:
+            model.objective.build(self._labels)
         states = metric_states(model)
         with reading(self._file, FILE, ADVICE):
             if self._objective:

@@ -109,6 +109,7 @@ class Objective:
         self.output_trackers = [LossTracker(f"{self.names[i]}_loss") for i in several]
         self.outputs_tracked = False
         self.built = False
+        self.label_shapes: list[Any] = []
 
     @property
     def used(self) -> list[int]:
