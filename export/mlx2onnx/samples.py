@@ -110,12 +110,12 @@ class Sampler:
             for index, array in enumerate(given)
         ]
 
-    def of_shapes(self, shapes: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """One run's inputs, of these shapes."""
+    def of_shapes(self, shapes: Sequence[Sequence[int]], seed: int = 0) -> list[np.ndarray]:
+        """One run's inputs, of these shapes; other numbers for another `seed`."""
         point: Point = {}
         for entry, shape in zip(self.runner.inputs, shapes, strict=True):
             point |= sizes_of(self.runner.shape(entry), shape)
-        return self.arrays(point, 0)
+        return self.arrays(point, seed)
 
     def constant_integers(
         self, arrays: Sequence[np.ndarray], value: int
