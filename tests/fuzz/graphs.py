@@ -145,7 +145,7 @@ def check_keras(recipe: GraphRecipe, model: Any, samples: Samples, drawing: Draw
     try:
         twin = recipe.model(others)
         twin(samples.structure(arrays))
-    except ValueError:
+    except REFUSALS:  # Keras's Softmax of a list of axes is a TypeError on NumPy
         return  # Keras knows fewer sizes before there are arrays, and refuses some masks
     if not masked:
         shapes = [[w.shape for w in m.get_weights()] for m in (model, twin)]
