@@ -97,15 +97,22 @@ def _moved(node: Node, args: tuple, kwargs: dict) -> dict[int, Any]:
     return {id(t): value for t, value in zip(node.outputs, leaves(output), strict=True)}
 
 
+def outside(array: Any, size: int) -> Any:
+    """The lowest entry below 0, else the highest from `size` on; None when there is neither."""
+    if array.dtype in (np.bool_, mx.bool_) or math.prod(array.shape) == 0:
+        return None
+    array = array if isinstance(array, mx.array) else np.asarray(array)
+    low, high = array.min().item(), array.max().item()
+    if low >= 0 and high < size:
+        return None
+    return low if low < 0 else high
+
+
 def check_ids(name: str, ids: Any, size: int) -> None:
     """Raise ValueError unless all entries are in [0, size)."""
-    if ids is None or ids.dtype in (np.bool_, mx.bool_) or math.prod(ids.shape) == 0:
-        return
-    ids = ids if isinstance(ids, mx.array) else np.asarray(ids)
-    low, high = ids.min().item(), ids.max().item()
-    if not (low >= 0 and high < size):
+    if ids is not None and (wrong := outside(ids, size)) is not None:
         raise ValueError(
-            f"{name}: expected ids in [0, {size}), got {low if low < 0 else high}. "
+            f"{name}: expected ids in [0, {size}), got {wrong}. "
             "Recode the ids, or give the layer more rows."
         )
 

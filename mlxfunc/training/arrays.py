@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
+from ..given_ids import outside
 from ..graph import leaves_as
 
 
@@ -141,13 +141,9 @@ def check_inputs(arrays: Sequence[Any], names: Sequence[str], shapes: Sequence[t
 
 def check_range(array: Any, size: int, what: str) -> None:
     """Raise ValueError unless all entries are in [0, size); MLX itself would read elsewhere."""
-    if array.dtype in (np.bool_, mx.bool_) or math.prod(array.shape) == 0:
-        return
-    array = array if isinstance(array, mx.array) else np.asarray(array)
-    low, high = array.min().item(), array.max().item()
-    if not (low >= 0 and high < size):
+    if (wrong := outside(array, size)) is not None:
         raise ValueError(
-            f"{what}: expected values in [0, {size}), got {low if low < 0 else high}. "
+            f"{what}: expected values in [0, {size}), got {wrong}. "
             "Recode the values, or give the layer more entries."
         )
 
